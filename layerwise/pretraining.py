@@ -21,7 +21,7 @@ import numpy as np
 
 from layerwise import datasets, streams
 from layerwise.datasets import Data
-from layerwise.study import Arm, Layer, Study, Training, digest
+from layerwise.study import Arm, Layer, Study, Training, digest_of
 
 if TYPE_CHECKING:
     import keras
@@ -112,12 +112,14 @@ class Evaluation:
         metrics: name -> ``(seeds,)`` float64: ``train_accuracy`` and ``test_accuracy`` in 0..1, ``train_loss`` and
             ``test_loss`` in nats a row. Not finite where the seed has diverged.
         diverged: ``(seeds,)`` bool.
+        digest: identity of the scores.
         finished: when they were computed, milliseconds since 1970.
     """
 
     depth: int
     metrics: dict[str, np.ndarray]
     diverged: np.ndarray
+    digest: str
     finished: int
 
 
@@ -173,41 +175,41 @@ def depths(block: Block, data: Data, *, steps: ModuleType | Any = None) -> Itera
         yield Depth(block, chain, steps.evaluate(block, data, chain, evaluation_digest(trained.digest)))
 
 
-def base(block: Block, data: Data, key: str) -> StageResult:
+def base(block: Block, data: Data, digest: str) -> StageResult:
     """Train the first hidden layer and a new output layer on the data.
 
     Args:
         block: the seeds and their procedure.
         data: the study's data.
-        key: the result's digest, from :func:`stage_digest`.
+        digest: the result's identity, from :func:`stage_digest`.
     """
     output = _fresh("output", 0, len(data.classes), (block.layers[0].units,), block.seeds)
-    return _train(block, data, (), output, stage="base", key=key)
+    return _train(block, data, (), output, stage="base", digest=digest)
 
 
-def add_layer(block: Block, data: Data, chain: tuple[StageResult, ...], key: str) -> StageResult:
+def add_layer(block: Block, data: Data, chain: tuple[StageResult, ...], digest: str) -> StageResult:
     """Freeze every hidden layer, insert a new one below the kept output layer, and train those two.
 
     Args:
         block: the seeds and their procedure.
         data: the study's data.
         chain: the stages below, bottom up.
-        key: the result's digest, from :func:`stage_digest`.
+        digest: the result's identity, from :func:`stage_digest`.
 
     Raises:
         FrozenLayerMoved: if a layer below changed meanwhile.
     """
-    return _train(block, data, chain, chain[-1].output, stage="add_layer", key=key)
+    return _train(block, data, chain, chain[-1].output, stage="add_layer", digest=digest)
 
 
-def evaluate(block: Block, data: Data, chain: tuple[StageResult, ...], key: str) -> Evaluation:
+def evaluate(block: Block, data: Data, chain: tuple[StageResult, ...], digest: str) -> Evaluation:
     """Score the network on the training and the test part.
 
     Args:
         block: the seeds and their procedure.
         data: the study's data.
         chain: every stage so far, bottom up.
-        key: the result's digest, from :func:`evaluation_digest`; the plain form has no use for it.
+        digest: the result's identity, from :func:`evaluation_digest`.
     """
     from layerwise import engine
 
@@ -217,7 +219,7 @@ def evaluate(block: Block, data: Data, chain: tuple[StageResult, ...], key: str)
     for part, rows in (("train", data.train), ("test", data.test)):
         metrics[f"{part}_accuracy"], metrics[f"{part}_loss"] = score(logits[:, rows], data.targets[rows])
     broken = ~np.all([np.isfinite(values) for values in metrics.values()], axis=0)
-    return Evaluation(len(chain), metrics, chain[-1].diverged | broken, _now())
+    return Evaluation(len(chain), metrics, chain[-1].diverged | broken, digest, _now())
 
 
 def score(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -276,7 +278,7 @@ def stage_digest(block: Block, depth: int, parent: str) -> str:
         parent: digest of the stage below, or of the data at depth 1.
     """
     stage = "base" if depth == 1 else "add_layer"
-    return digest(
+    return digest_of(
         {
             "parent": parent,
             "stage": stage,
@@ -293,7 +295,7 @@ def stage_digest(block: Block, depth: int, parent: str) -> str:
 
 def evaluation_digest(stage: str) -> str:
     """Identity of the scores of a stage's network."""
-    return digest({"parent": stage, "version": STAGE_VERSIONS["evaluate"]})
+    return digest_of({"parent": stage, "version": STAGE_VERSIONS["evaluate"]})
 
 
 @functools.cache
@@ -395,7 +397,7 @@ def keras_model(depth: Depth, seed: int, data: Data) -> keras.Model:
 
 
 def _train(
-    block: Block, data: Data, chain: tuple[StageResult, ...], output: tuple[np.ndarray, ...], *, stage: str, key: str
+    block: Block, data: Data, chain: tuple[StageResult, ...], output: tuple[np.ndarray, ...], *, stage: str, digest: str
 ) -> StageResult:
     """One stage: a new hidden layer under the given output layer, on the features of the frozen layers."""
     from layerwise import engine
@@ -429,7 +431,7 @@ def _train(
         loss_curve=fitted.loss_curve,
         diverged=diverged | chain[-1].diverged if chain else diverged,
         frozen=frozen,
-        digest=key,
+        digest=digest,
         finished=_now(),
         seconds=time.perf_counter() - started,
     )

@@ -221,7 +221,7 @@ class Study(_Part):
 
     def digest(self, repeat: str = "") -> str:
         """The run key: SHA-256 over the resolved study and the name of the repeat, as 32 hex digits."""
-        return digest({"study": self.canonical(), "repeat": repeat})
+        return digest_of({"study": self.canonical(), "repeat": repeat})
 
 
 def block_size(study: Study) -> int:
@@ -234,7 +234,7 @@ def block_size(study: Study) -> int:
     return BLOCK_SEEDS
 
 
-def digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
     """SHA-256 of plain JSON values, independent of key order, as 32 hex digits (128 bits)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

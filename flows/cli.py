@@ -1,0 +1,183 @@
+"""The command line. Each command reads its request, refuses what is wrong in one line, and calls what does the work.
+
+Nothing heavy is imported until a command needs it: help and refusals answer at once, and only ``run`` loads
+TensorFlow, when there is something to train.
+
+Exit status: 0 done; 1 it ran and something failed; 2 the request was wrong; 75 another process is at it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows import environment
+
+if TYPE_CHECKING:
+    from layerwise.study import Study
+
+DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
+
+
+class Commands(click.Group):
+    """A group that keeps its commands in the order a newcomer meets them, and names the nearest to a wrong one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands as they were added."""
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, Any]:
+        """Find a command, or say which one was probably meant."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(self.commands)}."
+            raise click.UsageError(f"no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        import layerwise
+
+        click.echo(f"layerwise {layerwise.__version__}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def cli() -> None:
+    """Greedy layer-wise pretraining as studies: tracked, reproducible, decided.
+
+    A study is one short file that asks a question. `layerwise run STUDY` trains every arm over every seed, records
+    each depth in MLflow, runs as a Prefect flow, and prints the answer.
+    """
+
+
+_settings = [
+    click.argument("study"),
+    click.option("--seeds", type=click.INT, metavar="N", help="Train this many seeds instead of the study's number."),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one setting: training.epochs=50."
+    ),
+]
+
+
+def study_settings(command: Any) -> Any:
+    """STUDY, --seeds and --set: what every command that reads a study takes."""
+    for decorate in reversed(_settings):
+        command = decorate(command)
+    return command
+
+
+@cli.command()
+@study_settings
+@click.option(
+    "--repeat",
+    is_flag=False,
+    flag_value="auto",
+    default="",
+    metavar="[NAME]",
+    help="Compute everything afresh in runs of its own; the same NAME again goes on with that repeat.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
+def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, dry_run: bool) -> None:
+    """Train a study, or complete it, and print its answer.
+
+    STUDY is the name of a ready-made study (`layerwise list`) or a study file. A study that is finished is answered
+    from MLflow and trains nothing; one that was interrupted goes on where it stopped.
+    """
+    asked = _load(study, seeds, overrides)
+    name = _repeat_name(repeat)
+    if dry_run:
+        from flows.showing import show_study
+
+        show_study(asked, environment.root(), repeat=name)
+        return
+    from flows.running import run_study_command
+
+    sys.exit(run_study_command(asked, repeat=name, root=environment.root()))
+
+
+@cli.command("list")
+def list_studies() -> None:
+    """List the ready-made studies."""
+    from flows.showing import list_shipped
+
+    list_shipped()
+
+
+@cli.command()
+@study_settings
+def show(study: str, seeds: int | None, overrides: tuple[str, ...]) -> None:
+    """Show what a study trains at each stage, what exists already, and what is left to do."""
+    from flows.showing import show_study
+
+    show_study(_load(study, seeds, overrides), environment.root())
+
+
+@cli.command()
+@click.option("--mlflow-port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of MLflow.")
+@click.option("--prefect-port", type=click.IntRange(1, 65535), default=4200, show_default=True, help="Port of Prefect.")
+def ui(mlflow_port: int, prefect_port: int) -> None:
+    """Serve the MLflow and Prefect pages of this folder's runs on loopback, until Ctrl-C."""
+    from flows.pages import serve_pages
+
+    sys.exit(serve_pages(environment.root(), mlflow_port=mlflow_port, prefect_port=prefect_port))
+
+
+def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
+    from layerwise.study import load
+
+    changes = {} if seeds is None else {"seeds": seeds}
+    return load(study, overrides=overrides, **changes)
+
+
+def _repeat_name(repeat: str) -> str:
+    """The name of a deliberate repeat; without one it is the time, so that each is a repeat of its own."""
+    import re
+    from datetime import UTC, datetime
+
+    if repeat == "auto":
+        return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|", repeat):
+        raise click.UsageError(f"--repeat {repeat!r}: use at most 64 letters, digits, '.', '_' and '-'.")
+    return repeat
+
+
+def main() -> None:
+    """The ``layerwise`` command: every refusal is one line on standard error, without a traceback."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    from layerwise.study import StudyError
+
+    try:
+        cli.main(standalone_mode=False)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else DONE
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        return _refuse(error.format_message(), WRONG_REQUEST)
+    except (StudyError, environment.EnvironmentProblem) as error:
+        return _refuse(str(error), WRONG_REQUEST)
+    except (KeyboardInterrupt, click.Abort):
+        return _refuse("interrupted.", FAILED)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stderr.close()
+    return DONE
+
+
+def _refuse(message: str, status: int) -> int:
+    line = " ".join(message.split())
+    click.echo(f"layerwise: {line}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Prefect's embedded server, started as a child of our own so that it overlaps with our imports.
+
+Prefect starts the same server by itself when a flow begins, and waits for it. Started first, it is ready by
+the time TensorFlow is imported. Three things are made certain here:
+
+* The parent binds the port and hands the socket over, so the address is known at once and cannot be lost
+  between choice and use.
+* The child watches a pipe that only the parent holds open. It ends when the parent is gone, however it went.
+* Creating and migrating the database is done by one server at a time.
+
+This file is also the child's program: ``python -P flows/server.py <socket>``. The parent imports no part of Prefect.
+"""
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import uvicorn
+
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 5.0
+
+
+class ServerProblem(RuntimeError):
+    """Prefect's server does not answer; the message is one line: what happened, and where to look."""
+
+
+class Server:
+    """A Prefect API for this process and its workers; ``url`` is valid from the start, answered once ready."""
+
+    def __init__(
+        self, url: str, log: Path | None = None, process: subprocess.Popen[bytes] | None = None
+    ) -> None:
+        self.url = url
+        self._log = log
+        self._process = process
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None for a server that is not ours."""
+        return self._process.pid if self._process else None
+
+    def wait_ready(self, timeout: float = START_TIMEOUT) -> None:
+        """Return when the server answers; raise :class:`ServerProblem` when it will not."""
+        deadline = time.monotonic() + timeout
+        while not _answers(self.url):
+            if self._process is None:
+                raise ServerProblem(
+                    f"PREFECT_API_URL is {self.url}, but nothing answers there;"
+                    " start that server, or unset PREFECT_API_URL to use one of our own."
+                )
+            if self._process.poll() is not None:
+                raise ServerProblem(
+                    f"Prefect's server ended with status {self._process.returncode} while starting; see {self._log}."
+                )
+            if time.monotonic() > deadline:
+                raise ServerProblem(
+                    f"Prefect's server did not answer within {timeout:.0f} s; see {self._log}."
+                )
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Deliver what Prefect still has to report, then end the server; does nothing for one not ours."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            _deliver()
+        _set_api_url(None)
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdin:
+            process.stdin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start(root: Path) -> Server:
+    """Start the server of ``root`` and return at once; ``PREFECT_API_URL`` names it from here on.
+
+    Where ``PREFECT_API_URL`` is set already, that server is used and none is started.
+    """
+    from flows import environment
+
+    if url := os.environ.get("PREFECT_API_URL"):
+        return Server(url)
+    log = environment.prefect_home(root) / "server.log"
+    with socket.socket() as listener, log.open("ab") as output:
+        listener.bind(("127.0.0.1", 0))
+        process = _spawn(listener, output, environment.server_environment())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    _set_api_url(url)
+    return Server(url, log, process)
+
+
+def _spawn(listener: socket.socket, output: IO[bytes], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        # -P keeps this folder, and the user's, off the module path: a study.py there is not Prefect's.
+        [sys.executable, "-P", __file__, str(listener.fileno())],
+        stdin=subprocess.PIPE,  # nothing is ever written; its end tells the child that we are gone
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environ,
+        pass_fds=[listener.fileno()],
+        # Ctrl-C reaches the whole foreground group; the flow must still be able to report how it ended.
+        start_new_session=True,
+    )
+
+
+def _set_api_url(url: str | None) -> None:
+    """Name the server to this process and its children, also where Prefect has read its settings already."""
+    if url is None:
+        os.environ.pop("PREFECT_API_URL", None)
+    else:
+        os.environ["PREFECT_API_URL"] = url
+    if context := sys.modules.get("prefect.context"):
+        context.refresh_global_settings_context()
+
+
+def _answers(url: str) -> bool:
+    from urllib.error import HTTPError
+    from urllib.request import ProxyHandler, build_opener
+
+    # A proxy configured for the outside world does not know our loopback.
+    opener = build_opener(ProxyHandler({})) if url.startswith("http://127.0.0.1:") else build_opener()
+    try:
+        with opener.open(f"{url}/health", timeout=5):
+            return True
+    except HTTPError:
+        return True  # a team's server may want a login here; it is there, which is all that is asked
+    except OSError:
+        return False
+
+
+def _deliver() -> None:
+    """Wait until Prefect's background threads have sent the task runs' states and logs."""
+    if worker := sys.modules.get("prefect.events.worker"):
+        worker.EventsWorker.drain_all(timeout=STOP_TIMEOUT)
+    if handlers := sys.modules.get("prefect.logging.handlers"):
+        handlers.APILogWorker.drain_all(timeout=STOP_TIMEOUT)
+
+
+def _end_with_parent() -> None:
+    """Block until the parent's end of the pipe is closed, then end this process, gently if it can."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_TIMEOUT)
+    os._exit(1)
+
+
+def _one_at_a_time(config: "uvicorn.Config", lock: Path) -> "uvicorn.Server":
+    """A uvicorn server that starts up, and so migrates the database, while it holds ``lock``."""
+    import uvicorn
+    from filelock import FileLock
+
+    class OneAtATime(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            with FileLock(lock):
+                await super().startup(sockets)
+
+    return OneAtATime(config)
+
+
+def _serve(listener: socket.socket) -> None:
+    """The child's whole life."""
+    import threading
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.disable()  # nothing that imports make is garbage, and looking for it takes a quarter of their time
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    gc.freeze()
+    gc.enable()
+    config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on")
+    lock = Path(os.environ["PREFECT_HOME"]) / "start.lock"
+    _one_at_a_time(config, lock).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Prefect tasks: caching, retries and tracking around the science."""

@@ -1,0 +1,403 @@
+"""Stage results: Prefect task results under our own digest, in our own folder, without pickle.
+
+Prefect decides when a result is read or written; this module decides how, so that three things hold:
+
+* What is read back is what was written, to the bit (:class:`StageSerializer`).
+* A record that is damaged, half-written or not ours is missing, and is known to be so before anything parses
+  it (:class:`ResultFolder`). Prefect's own records name their deserializer, pickle among them; ours cannot.
+* A task that could not persist its result fails or is found out (:func:`stage_task`, :func:`read_back`);
+  Prefect by itself goes on with a line in its log.
+
+>>> StageSerializer().loads(StageSerializer().dumps({"loss": (0.5, None)}))
+{'loss': (0.5, None)}
+"""
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import inspect
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, ParamSpec, TypeVar
+from uuid import uuid4
+
+import numpy as np
+from prefect import task
+from prefect.filesystems import WritableFileSystem
+from prefect.results import ResultRecord, get_result_store
+from prefect.serializers import Serializer
+from pydantic import Field
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger("layerwise")
+
+DATACLASSES = {
+    "Data": "layerwise.datasets:Data",
+    "Evaluation": "layerwise.pretraining:Evaluation",
+    "StageResult": "layerwise.pretraining:StageResult",
+}
+"""The frozen dataclasses that a result may hold: the name in the record, and where the class is defined."""
+
+MAGIC = b"layerwise result 1"
+BLOCK_SLUG = "layerwise-result-folder"
+
+
+class ResultProblem(RuntimeError):
+    """A result could not be stored or read back; the message is one line."""
+
+
+class DamagedRecord(ResultProblem):
+    """A file in the result folder is not a record of ours."""
+
+
+# --- values <-> text --------------------------------------------------------------------------------------
+
+
+class StageSerializer(Serializer):
+    """Plain JSON values, tuples, NumPy arrays and the dataclasses of :data:`DATACLASSES`, exactly.
+
+    The text is JSON: the value, where ``{"$": kind, ...}`` stands for what JSON has no word for, and the arrays
+    as one NPZ in base64, under one SHA-256. Anything else, objects above all, is refused with a ``TypeError``.
+    """
+
+    type: str = Field(default="layerwise", frozen=True)
+
+    def dumps(self, obj: Any) -> bytes:
+        """Encode ``obj``; raises ``TypeError`` naming the part that cannot be stored."""
+        arrays: list[np.ndarray] = []
+        value = json.dumps(_encoded(obj, arrays, "result"), separators=(",", ":"))
+        npz = _packed(arrays)
+        digest = hashlib.sha256(value.encode() + npz).hexdigest()
+        return json.dumps(
+            {"sha256": digest, "value": value, "arrays": base64.b64encode(npz).decode()}
+        ).encode()
+
+    def loads(self, blob: bytes) -> Any:
+        """Decode what :meth:`dumps` made; raises ``ValueError`` for anything else."""
+        try:
+            record = json.loads(blob)
+            value, npz = record["value"], base64.b64decode(record["arrays"], validate=True)
+            digest = record["sha256"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a stage result: {error}") from error
+        if hashlib.sha256(value.encode() + npz).hexdigest() != digest:
+            raise ValueError("not a stage result: its checksum does not match its content")
+        return _decoded(json.loads(value), _unpacked(npz))
+
+
+def check_storable(value: Any) -> None:
+    """Raise ``TypeError`` when ``value`` holds something that a stage result must not; copies no array."""
+    json.dumps(_encoded(value, [], "result"))
+
+
+def _encoded(value: Any, arrays: list[np.ndarray], place: str) -> Any:
+    """``value`` in JSON's words; its arrays are appended to ``arrays`` and referred to by position."""
+    kind = type(value)  # exactly: a subclass would come back as its base
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return [_encoded(item, arrays, f"{place}[{i}]") for i, item in enumerate(value)]
+    if kind is tuple:
+        return {
+            "$": "tuple",
+            "items": [_encoded(item, arrays, f"{place}[{i}]") for i, item in enumerate(value)],
+        }
+    if kind is dict:
+        return _encoded_dict(value, arrays, place)
+    if kind is np.ndarray or isinstance(value, np.generic):
+        if value.dtype.kind not in "biufc":
+            raise TypeError(f"{place} has dtype {value.dtype}; a stage result holds numbers and booleans")
+        arrays.append(np.asarray(value))
+        return {"$": "array" if kind is np.ndarray else "scalar", "index": len(arrays) - 1}
+    if (name := _name_of(kind)) is not None:
+        fields = {
+            f.name: _encoded(getattr(value, f.name), arrays, f"{place}.{f.name}") for f in _fields(kind)
+        }
+        return {"$": "dataclass", "name": name, "fields": fields}
+    raise TypeError(
+        f"{place} is a {kind.__module__}.{kind.__qualname__}; a stage result holds plain values, tuples,"
+        f" NumPy arrays and {', '.join(sorted(DATACLASSES))}"
+    )
+
+
+def _encoded_dict(value: dict[Any, Any], arrays: list[np.ndarray], place: str) -> dict[str, Any]:
+    for key in value:
+        if type(key) is not str or key == "$":
+            raise TypeError(f"{place} has the key {key!r}; keys of a stage result are text other than '$'")
+    return {key: _encoded(item, arrays, f"{place}[{key!r}]") for key, item in value.items()}
+
+
+def _decoded(value: Any, arrays: list[np.ndarray]) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    match value.get("$"):
+        case None:
+            return {key: _decoded(item, arrays) for key, item in value.items()}
+        case "tuple":
+            return tuple(_decoded(item, arrays) for item in value["items"])
+        case "array":
+            return arrays[value["index"]]
+        case "scalar":
+            return arrays[value["index"]][()]
+        case "dataclass":
+            return _rebuilt(value["name"], {k: _decoded(v, arrays) for k, v in value["fields"].items()})
+    raise ValueError(f"not a stage result: unknown kind {value['$']!r}")
+
+
+def _packed(arrays: list[np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{str(i): array for i, array in enumerate(arrays)})
+    return buffer.getvalue()
+
+
+def _unpacked(npz: bytes) -> list[np.ndarray]:
+    with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
+        return [archive[str(i)] for i in range(len(archive.files))]
+
+
+def _name_of(kind: type) -> str | None:
+    address = f"{kind.__module__}:{kind.__qualname__}"
+    return next((name for name, home in DATACLASSES.items() if home == address), None)
+
+
+def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise TypeError(f"{kind.__qualname__} is not a frozen dataclass; only those are stored")
+    return dataclasses.fields(kind)
+
+
+def _rebuilt(name: str, values: dict[str, Any]) -> Any:
+    """The dataclass ``name`` from its fields; a class that has changed since is a ``ValueError``: recompute."""
+    if name not in DATACLASSES:
+        raise ValueError(f"not a stage result: unknown dataclass {name!r}")
+    module, _, qualname = DATACLASSES[name].partition(":")
+    kind = getattr(import_module(module), qualname)
+    expected = [field.name for field in _fields(kind)]
+    if sorted(values) != sorted(expected):
+        raise ValueError(f"{name} was stored with {sorted(values)}, but has {sorted(expected)} now")
+    return kind(**values)
+
+
+# --- records <-> files ------------------------------------------------------------------------------------
+
+
+class ResultFolder(WritableFileSystem):
+    """A folder of records, one file per digest: each complete or absent, and verified before it is parsed."""
+
+    _block_type_name: ClassVar[str] = "Layerwise result folder"
+    _block_type_slug: ClassVar[str] = BLOCK_SLUG
+    _description: ClassVar[str] = "Stage results of Layerwise: checksummed, without pickle."
+
+    folder: str = Field(description="Absolute path of the folder.")
+
+    # Prefect 3.8 calls these methods with _sync=True, and those named a… from coroutines; see
+    # prefect._internal.compatibility.blocks. The files are small next to a stage, so both are plain reads.
+    def read_path(self, path: str, *, _sync: bool = True) -> bytes:
+        """The record stored as ``path``; a damaged or foreign one is reported, set aside, and missing."""
+        file = self._file(path)
+        content = file.read_bytes()
+        try:
+            return _verified(content, path)
+        except DamagedRecord as problem:
+            self._set_aside(file, problem)
+            raise
+
+    def write_path(self, path: str, content: bytes, *, _sync: bool = True) -> None:
+        """Store a record as ``path``: after a power cut the old one, the new one or none is there."""
+        file = self._file(path)
+        _check_record(content, path)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        temporary = file.with_name(f".{path}.{uuid4().hex}")
+        try:
+            with open(temporary, "xb", opener=_private) as stream:
+                stream.write(MAGIC + b" " + hashlib.sha256(content).hexdigest().encode() + b"\n")
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, file)
+            _fsync_folder(self.folder)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            log.error("Could not store result %s in %s: %s", path, self.folder, error.strerror or error)
+            raise
+
+    async def aread_path(self, path: str) -> bytes:
+        """:meth:`read_path` for coroutines."""
+        return self.read_path(path)
+
+    async def awrite_path(self, path: str, content: bytes) -> None:
+        """:meth:`write_path` for coroutines."""
+        self.write_path(path, content)
+
+    def _file(self, path: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", path):
+            raise ValueError(f"result name {path!r} is not a digest: letters, digits, and . _ - inside")
+        return Path(self.folder) / path
+
+    def _set_aside(self, file: Path, problem: DamagedRecord) -> None:
+        """Keep the bytes for whoever wants to know, under a name that no digest has."""
+        log.warning("Result %s is set aside and will be computed again: %s", file.name, problem)
+        try:
+            file.replace(file.with_name(f".{file.name}.damaged"))
+        except OSError as error:
+            log.warning("Could not set %s aside: %s", file, error.strerror or error)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+def _fsync_folder(folder: str) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _verified(content: bytes, path: str) -> bytes:
+    head, newline, record = content.partition(b"\n")
+    magic, _, digest = head.rpartition(b" ")
+    if magic != MAGIC or not newline:
+        raise DamagedRecord("it does not begin as a record of ours")
+    if hashlib.sha256(record).hexdigest().encode() != digest:
+        raise DamagedRecord("its checksum does not match its content")
+    _check_record(record, path)
+    return record
+
+
+def _check_record(record: bytes, path: str) -> None:
+    """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone.
+
+    Prefect takes the deserializer from the record, in its present place or in older ones, and whatever a second
+    key of the same name says. So nothing but the exact present form passes.
+    """
+    try:
+        parsed = json.loads(record, object_pairs_hook=_without_duplicates)
+        serializer, name = parsed["metadata"]["serializer"], parsed["metadata"]["storage_key"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedRecord(f"it is not a result record ({error})") from error
+    if parsed.keys() != {"metadata", "result"} or serializer != {"type": "layerwise"}:
+        raise DamagedRecord(f"its serializer is {serializer!r}, not ours")
+    if name != path:
+        raise DamagedRecord(f"it was stored as {name!r}")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) != len(keys := dict(pairs)):
+        raise ValueError("a key occurs twice")
+    return keys
+
+
+# --- Prefect ----------------------------------------------------------------------------------------------
+
+
+def results_block(folder: Path) -> str:
+    """Save the block for ``folder`` with the running server, if it is not there, and return ``slug/name``.
+
+    The name follows from the folder, so that several roots can share a team's server.
+    """
+    folder = folder.absolute()
+    name = f"folder-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+    address = f"{BLOCK_SLUG}/{name}"
+    try:
+        known = ResultFolder.load(name, _sync=True)
+    except ValueError:  # Prefect's answer for a name it does not know
+        known = None
+    if known is None or known.folder != str(folder):
+        ResultFolder(folder=str(folder)).save(name, overwrite=True, _sync=True)
+    return address
+
+
+def stage_task(function: Callable[P, R] | None = None, **options: Any) -> Any:
+    """A Prefect task whose result is stored under, and found again by, its parameter ``digest``.
+
+    ``options`` are those of :func:`prefect.task`. The flow names the storage once:
+    ``flow.with_options(result_storage=results_block(folder), persist_result=False)``.
+    """
+    if function is None:
+        return functools.partial(stage_task, **options)
+    signature = inspect.signature(function)
+    if "digest" not in signature.parameters:
+        raise TypeError(
+            f"stage task {function.__name__} has no parameter 'digest'; its result could not be found again"
+        )
+
+    @functools.wraps(function)
+    def stage(*args: P.args, **kwargs: P.kwargs) -> R:
+        # Prefect would compute first, and then drop the result with a line in its log.
+        _check_digest(signature.bind(*args, **kwargs).arguments["digest"])
+        _current_folder()
+        value = function(*args, **kwargs)
+        check_storable(value)
+        return value
+
+    return task(
+        stage,
+        **{
+            "cache_key_fn": _cache_key,
+            "persist_result": True,
+            "result_serializer": StageSerializer(),
+            "cache_result_in_memory": False,
+            **options,
+        },
+    )
+
+
+def read_back(digest: str, folder: ResultFolder | None = None) -> Any:
+    """The value stored under ``digest``, read from the file: what is published is what can be found again.
+
+    Inside a flow or task run the folder is the run's own. Raises :class:`ResultProblem` when nothing sound is there.
+    """
+    _check_digest(digest)
+    folder = folder or _current_folder()
+    try:
+        return ResultRecord[Any].deserialize(folder.read_path(digest)).result
+    except FileNotFoundError:
+        raise ResultProblem(f"Result {digest} is not in {folder.folder}; run again to compute it.") from None
+    except (DamagedRecord, ValueError, OSError) as error:
+        raise ResultProblem(
+            f"Result {digest} cannot be read from {folder.folder}: {error}; run again."
+        ) from error
+
+
+def _cache_key(_: Any, parameters: dict[str, Any]) -> str:
+    return parameters["digest"]
+
+
+def _check_digest(digest: object) -> None:
+    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{8,128}", digest):
+        raise ResultProblem(f"digest is {digest!r}; expected 8 to 128 hexadecimal digits")
+
+
+def _current_folder() -> ResultFolder:
+    storage = get_result_store().result_storage
+    if not isinstance(storage, ResultFolder):
+        found = "no storage" if storage is None else type(storage).__name__
+        raise ResultProblem(
+            f"Results would go to {found}; give the flow result_storage=results_block(folder), then call it."
+        )
+    return storage
+
+
+__all__ = [
+    "DATACLASSES",
+    "ResultFolder",
+    "ResultProblem",
+    "StageSerializer",
+    "read_back",
+    "results_block",
+    "stage_task",
+]
