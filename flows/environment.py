@@ -56,7 +56,7 @@ SERVER_SETTINGS = {
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_UI_ENABLED": "false",
-    # The catalogue of block types is for people who fill in forms; `layerwise ui` starts a server that has it.
+    # The catalogue of block types is for people who fill in forms; the pages' server has it.
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
 }
 
@@ -70,7 +70,7 @@ class EnvironmentProblem(RuntimeError):
 
 def root() -> Path:
     """The folder that holds ``mlruns`` and ``.layerwise``: ``LAYERWISE_ROOT`` or the working directory."""
-    return Path(os.environ.get("LAYERWISE_ROOT") or os.getcwd()).expanduser().absolute()
+    return Path(os.environ.get("LAYERWISE_ROOT") or Path.cwd()).expanduser().absolute()
 
 
 def private_folder(root: Path) -> Path:
@@ -110,16 +110,14 @@ def prepare(root: Path) -> None:
     os.environ["KERAS_HOME"] = str(private_folder(root) / "keras")
 
 
-def server_environment() -> dict[str, str]:
+def server_environment(root: Path) -> dict[str, str]:
     """The environment of our own Prefect server: ours and the system's, none of the user's server settings.
 
     A database or password meant for another Prefect server must not receive this root's runs.
     """
     foreign = ("PREFECT_SERVER_", "PREFECT_API_")
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(foreign) or name in SETTINGS
-    }
-    return kept | SERVER_SETTINGS
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return kept | SETTINGS | SERVER_SETTINGS | {"PREFECT_HOME": str(prefect_home(root))}
 
 
 def _make_folders(root: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ class Busy(RuntimeError):
 
 
 @contextmanager
-def claim(root: Path, run_key: str) -> Iterator[None]:
+def claim(root: Path, run_key: str) -> Generator[None]:
     """Hold the run ``run_key`` of ``root`` while the body runs.
 
     Raises :class:`Busy` at once when another process, or this one, holds it already.

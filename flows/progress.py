@@ -4,110 +4,116 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINES_APART = 5.0
 """Seconds between two plain lines."""
 
 
-class Reporter(Protocol):
-    """Hears of the work as it gets done."""
-
-    def begin(self, phase: str, total: int) -> None:
-        """A phase of so many steps begins."""
+class Phase(Protocol):
+    """A phase of the work, such as training."""
 
     def advance(self, detail: str) -> None:
         """One step of the phase is done."""
 
 
+class Reporter(Protocol):
+    """Hears of the work as it gets done."""
+
+    def begin(self, phase: str, total: int) -> Phase:
+        """A phase of so many steps begins."""
+
+
 class Silent:
-    """Says nothing: what library use and scheduled runs without a terminal get."""
+    """Says nothing: what runs get that nobody watches."""
 
-    def begin(self, phase: str, total: int) -> None:
+    def begin(self, _phase: str, _total: int) -> Silent:
+        """Say nothing."""
+        return self
+
+    def advance(self, _detail: str) -> None:
         """Say nothing."""
 
-    def advance(self, detail: str) -> None:
-        """Say nothing."""
+
+_current: ContextVar[Reporter] = ContextVar("reporter")
 
 
-_current: ContextVar[Reporter] = ContextVar("reporter", default=Silent())  # noqa: B039 - it holds no state
-
-
-def begin(phase: str, total: int) -> None:
-    """Tell whoever listens that a phase of ``total`` steps begins."""
-    _current.get().begin(phase, total)
-
-
-def advance(detail: str) -> None:
-    """Tell whoever listens that one step is done."""
-    _current.get().advance(detail)
+def begin(phase: str, total: int) -> Phase:
+    """Tell whoever listens that a phase of ``total`` steps begins; its steps are told to what is returned."""
+    return _current.get(Silent()).begin(phase, total)
 
 
 @contextmanager
 def shown(console: Console) -> Iterator[None]:
     """Show progress on a console while the body runs."""
-    if console.is_terminal:
-        with _bar(console) as bar:
-            token = _current.set(_Bar(bar))
+    with _bar(console) if console.is_terminal else nullcontext() as bar:
+        token = _current.set(_Bars(bar) if bar else _Lines(console))
+        try:
             yield
+        finally:
             _current.reset(token)
-    else:
-        token = _current.set(_Lines(console))
-        yield
-        _current.reset(token)
 
 
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}", style="dim"),
         console=console,
-        transient=False,
     )
 
 
-class _Bar:
+class _Bars:
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
-        self.task = None
 
-    def begin(self, phase: str, total: int) -> None:
-        self.task = self.bar.add_task(phase, total=total, detail="")
+    def begin(self, phase: str, total: int) -> _BarPhase:
+        return _BarPhase(self.bar, self.bar.add_task(phase, total=total, detail=""))
+
+
+class _BarPhase:
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self.bar, self.task = bar, task
 
     def advance(self, detail: str) -> None:
-        if self.task is not None:
-            self.bar.update(self.task, advance=1, detail=detail)
+        self.bar.update(self.task, advance=1, detail=detail)
 
 
 class _Lines:
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.phase, self.total, self.done = "", 0, 0
-        self.started = self.last = time.monotonic()
 
-    def begin(self, phase: str, total: int) -> None:
-        self.phase, self.total, self.done = phase, total, 0
-        self.started = self.last = time.monotonic()
+    def begin(self, phase: str, total: int) -> _LinePhase:
+        return _LinePhase(self.console, phase, total)
+
+
+class _LinePhase:
+    def __init__(self, console: Console, phase: str, total: int) -> None:
+        self.console, self.phase, self.total, self.done = console, phase, total, 0
+        self.started = self.said = time.monotonic()
 
     def advance(self, detail: str) -> None:
         self.done += 1
         now = time.monotonic()
-        if self.done < self.total and now - self.last < LINES_APART:
+        if self.done < self.total and now - self.said < LINES_APART:
             return
-        self.last = now
-        elapsed = now - self.started
-        left = elapsed / self.done * (self.total - self.done)
-        self.console.print(
-            f"{self.phase} {self.done}/{self.total}  {detail}  {elapsed:.0f} s, about {left:.0f} s left",
-            highlight=False,
-        )
+        self.said, elapsed = now, now - self.started
+        left = f", about {elapsed / self.done * (self.total - self.done):.0f} s left" if self.done < self.total else ""
+        self.console.print(f"{self.phase} {self.done}/{self.total}  {detail}  {elapsed:.0f} s{left}", highlight=False)

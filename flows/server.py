@@ -8,7 +8,8 @@ the time TensorFlow is imported. Three things are made certain here:
 * The child watches a pipe that only the parent holds open. It ends when the parent is gone, however it went.
 * Creating and migrating the database is done by one server at a time.
 
-This file is also the child's program: ``python -P flows/server.py <socket>``. The parent imports no part of Prefect.
+This file is also the child's program: ``python -P flows/server.py <socket>``.
+The parent imports no part of Prefect until a flow is about to run.
 """
 
 import gc
@@ -18,6 +19,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -33,7 +36,7 @@ class ServerProblem(RuntimeError):
 
 
 class Server:
-    """A Prefect API for this process and its workers; ``url`` is valid from the start, answered once ready."""
+    """A Prefect API for this process and its workers; ``url`` is valid at once, and answered once ready."""
 
     def __init__(
         self, url: str, log: Path | None = None, process: subprocess.Popen[bytes] | None = None
@@ -58,13 +61,28 @@ class Server:
                 )
             if self._process.poll() is not None:
                 raise ServerProblem(
-                    f"Prefect's server ended with status {self._process.returncode} while starting; see {self._log}."
+                    f"Prefect's server ended with status {self._process.returncode} while starting;"
+                    f" see {self._log}."
                 )
             if time.monotonic() > deadline:
                 raise ServerProblem(
                     f"Prefect's server did not answer within {timeout:.0f} s; see {self._log}."
                 )
             time.sleep(0.05)
+
+    @contextmanager
+    def ready(self, timeout: float = START_TIMEOUT) -> Generator[None]:
+        """Wait for the server, then run the body, which calls flows, with the settings that suit it."""
+        self.wait_ready(timeout)
+        if self._process is None:
+            yield
+            return
+        from prefect.settings import temporary_settings
+
+        # Heartbeats let a lasting server notice crashed runs. Ours ends with the run, and stopping the heart
+        # would hold every flow back for up to a second. The environment has no way to say None.
+        with temporary_settings({"flows.heartbeat_frequency": None}):
+            yield
 
     def stop(self) -> None:
         """Deliver what Prefect still has to report, then end the server; does nothing for one not ours."""
@@ -102,7 +120,7 @@ def start(root: Path) -> Server:
     log = environment.prefect_home(root) / "server.log"
     with socket.socket() as listener, log.open("ab") as output:
         listener.bind(("127.0.0.1", 0))
-        process = _spawn(listener, output, environment.server_environment())
+        process = _spawn(listener, output, environment.server_environment(root))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     _set_api_url(url)
     return Server(url, log, process)

@@ -13,6 +13,7 @@ elementwise optimizers are admitted, and the loss of a block is the *sum* of the
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -230,7 +231,9 @@ def _fix_threads() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        if tf.config.threading.get_intra_op_parallelism_threads() != THREADS:
+        # A worker's environment may have fixed them already, which the getter does not tell.
+        known = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
+        if str(known) != str(THREADS):
             warnings.warn(
                 f"TensorFlow was started before layerwise with other than {THREADS} threads; results may differ in"
                 " their last bits from other runs. Import layerwise.engine before using TensorFlow.",

@@ -183,8 +183,7 @@ def base(block: Block, data: Data, digest: str) -> StageResult:
         data: the study's data.
         digest: the result's identity, from :func:`stage_digest`.
     """
-    output = _fresh("output", 0, len(data.classes), (block.layers[0].units,), block.seeds)
-    return _train(block, data, (), output, stage="base", digest=digest)
+    return _train(block, data, (), stage="base", digest=digest)
 
 
 def add_layer(block: Block, data: Data, chain: tuple[StageResult, ...], digest: str) -> StageResult:
@@ -199,7 +198,7 @@ def add_layer(block: Block, data: Data, chain: tuple[StageResult, ...], digest: 
     Raises:
         FrozenLayerMoved: if a layer below changed meanwhile.
     """
-    return _train(block, data, chain, chain[-1].output, stage="add_layer", digest=digest)
+    return _train(block, data, chain, stage="add_layer", digest=digest)
 
 
 def evaluate(block: Block, data: Data, chain: tuple[StageResult, ...], digest: str) -> Evaluation:
@@ -396,10 +395,8 @@ def keras_model(depth: Depth, seed: int, data: Data) -> keras.Model:
     return model
 
 
-def _train(
-    block: Block, data: Data, chain: tuple[StageResult, ...], output: tuple[np.ndarray, ...], *, stage: str, digest: str
-) -> StageResult:
-    """One stage: a new hidden layer under the given output layer, on the features of the frozen layers."""
+def _train(block: Block, data: Data, chain: tuple[StageResult, ...], *, stage: str, digest: str) -> StageResult:
+    """One stage: a new hidden layer under the output layer, on the features of the frozen layers."""
     from layerwise import engine
 
     started = time.perf_counter()
@@ -408,6 +405,7 @@ def _train(
     row_shape = seen.shape[1:] if not chain else seen.shape[2:]
     layer = block.layers[depth - 1]
     hidden = _fresh(stage, depth, layer, row_shape, block.seeds)
+    output = chain[-1].output if chain else _fresh("output", 0, len(data.classes), (layer.units,), block.seeds)
     problem = engine.Problem(
         layers=(layer,),
         outputs=len(data.classes),

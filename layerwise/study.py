@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -145,6 +145,7 @@ class Adagrad(_Part):
     learning_rate: Positive = 0.001
 
 
+OPTIMIZERS = {"sgd": Sgd, "adam": Adam, "rmsprop": Rmsprop, "adagrad": Adagrad}
 Optimizer = Annotated[Sgd | Adam | Rmsprop | Adagrad, Field(discriminator="name")]
 
 
@@ -331,13 +332,14 @@ def _unique_key_loader() -> type:
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen: set[str] = set()
-            for key_node, _ in node.value:
-                if key_node.value in seen:
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
                     )
-                if isinstance(key_node.value, str):
-                    seen.add(key_node.value)
+                seen.add(key.value)
             return super().construct_mapping(node, deep=deep)
 
     return UniqueKeyLoader
@@ -381,11 +383,18 @@ def _index(place: list[Any], name: str, setting: str) -> int:
 
 def _complaints(error: ValidationError) -> Iterator[str]:
     """Each thing wrong with a study in a few words: where, what was received, what was expected."""
-    for item in error.errors(include_url=False)[:5]:
-        place = ".".join(str(step) for step in item["loc"] if step not in {"sgd", "adam", "rmsprop", "adagrad"})
+    found = error.errors(include_url=False)
+    # A list with a wrong item is also reported as too short; only the innermost complaint helps.
+    inner = [item for item in found if not any(_encloses(item["loc"], other["loc"]) for other in found)]
+    for item in inner[:3]:
+        place = ".".join(str(step) for step in item["loc"] if step not in OPTIMIZERS)
         yield f"{place or 'study'}: {_explain(item)}"
-    if error.error_count() > 5:
-        yield f"and {error.error_count() - 5} more"
+    if len(inner) > 3:
+        yield f"and {len(inner) - 3} more"
+
+
+def _encloses(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
+    return len(outer) < len(inner) and inner[: len(outer)] == outer
 
 
 def _explain(item: Any) -> str:
@@ -395,14 +404,17 @@ def _explain(item: Any) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", context["expected"])
-        return f"received {_short(received)}{_nearest(str(received), choices)}"
+        return f"received {_short(received)}{_nearest(str(received), _quoted(context['expected']))}"
     if kind.startswith("union_tag"):
         name = received.get("name") if isinstance(received, dict) else received
-        return f"received {_short(name)}{_nearest(str(name), re.findall(chr(39) + '([^' + chr(39) + ']*)' + chr(39), context.get('expected_tags', '')))}"
+        return f"received {_short(name)}{_nearest(str(name), _quoted(context.get('expected_tags', '')))}"
     if kind == "value_error":
         return str(context["error"])
     return f"received {_short(received)}; {item['msg'].lower()}"
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -420,16 +432,13 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
 
 
 def _inner(part: Any, step: Any) -> Any:
-    from typing import get_args
-
     if part is None:
         return None
     if isinstance(step, int):
         return part
     field = part.model_fields.get(step) if hasattr(part, "model_fields") else None
     if field is None:
-        tagged = {"sgd": Sgd, "adam": Adam, "rmsprop": Rmsprop, "adagrad": Adagrad}
-        return tagged.get(step, part)
+        return OPTIMIZERS.get(step, part)
     pending, parts = [field.annotation], []
     while pending:
         kind = pending.pop()

@@ -22,14 +22,15 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 from uuid import uuid4
 
 import numpy as np
-from prefect import task
+from prefect import Task
 from prefect.filesystems import WritableFileSystem
 from prefect.results import ResultRecord, get_result_store
 from prefect.serializers import Serializer
@@ -65,33 +66,29 @@ class DamagedRecord(ResultProblem):
 class StageSerializer(Serializer):
     """Plain JSON values, tuples, NumPy arrays and the dataclasses of :data:`DATACLASSES`, exactly.
 
-    The text is JSON: the value, where ``{"$": kind, ...}`` stands for what JSON has no word for, and the arrays
-    as one NPZ in base64, under one SHA-256. Anything else, objects above all, is refused with a ``TypeError``.
+    The text has three lines: the SHA-256 of the other two; the value as JSON, where ``{"$": kind, ...}``
+    stands for what JSON has no word for; and the arrays as one NPZ in base64. Anything else, objects above
+    all, is refused.
     """
 
-    type: str = Field(default="layerwise", frozen=True)
+    type: str = Field(default="layerwise", frozen=True)  # ty: ignore[incompatible-mutable-override]
 
     def dumps(self, obj: Any) -> bytes:
         """Encode ``obj``; raises ``TypeError`` naming the part that cannot be stored."""
         arrays: list[np.ndarray] = []
-        value = json.dumps(_encoded(obj, arrays, "result"), separators=(",", ":"))
-        npz = _packed(arrays)
-        digest = hashlib.sha256(value.encode() + npz).hexdigest()
-        return json.dumps(
-            {"sha256": digest, "value": value, "arrays": base64.b64encode(npz).decode()}
-        ).encode()
+        value = json.dumps(_encoded(obj, arrays, "result")).encode()
+        packed = base64.b64encode(_packed(arrays))
+        return b"\n".join((_sha256(value, packed), value, packed))
 
     def loads(self, blob: bytes) -> Any:
         """Decode what :meth:`dumps` made; raises ``ValueError`` for anything else."""
         try:
-            record = json.loads(blob)
-            value, npz = record["value"], base64.b64decode(record["arrays"], validate=True)
-            digest = record["sha256"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a stage result: {error}") from error
-        if hashlib.sha256(value.encode() + npz).hexdigest() != digest:
-            raise ValueError("not a stage result: its checksum does not match its content")
-        return _decoded(json.loads(value), _unpacked(npz))
+            digest, value, packed = blob.split(b"\n")
+            if _sha256(value, packed) != digest:
+                raise ValueError("its checksum does not match its content")
+            return _decoded(json.loads(value), _unpacked(base64.b64decode(packed, validate=True)))
+        except (AttributeError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"not a stage result of this version: {error}") from error
 
 
 def check_storable(value: Any) -> None:
@@ -107,10 +104,7 @@ def _encoded(value: Any, arrays: list[np.ndarray], place: str) -> Any:
     if kind is list:
         return [_encoded(item, arrays, f"{place}[{i}]") for i, item in enumerate(value)]
     if kind is tuple:
-        return {
-            "$": "tuple",
-            "items": [_encoded(item, arrays, f"{place}[{i}]") for i, item in enumerate(value)],
-        }
+        return {"$": "tuple", "items": _encoded(list(value), arrays, place)}
     if kind is dict:
         return _encoded_dict(value, arrays, place)
     if kind is np.ndarray or isinstance(value, np.generic):
@@ -119,10 +113,8 @@ def _encoded(value: Any, arrays: list[np.ndarray], place: str) -> Any:
         arrays.append(np.asarray(value))
         return {"$": "array" if kind is np.ndarray else "scalar", "index": len(arrays) - 1}
     if (name := _name_of(kind)) is not None:
-        fields = {
-            f.name: _encoded(getattr(value, f.name), arrays, f"{place}.{f.name}") for f in _fields(kind)
-        }
-        return {"$": "dataclass", "name": name, "fields": fields}
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
+        return {"$": "dataclass", "name": name, "fields": _encoded_dict(fields, arrays, place)}
     raise TypeError(
         f"{place} is a {kind.__module__}.{kind.__qualname__}; a stage result holds plain values, tuples,"
         f" NumPy arrays and {', '.join(sorted(DATACLASSES))}"
@@ -141,18 +133,17 @@ def _decoded(value: Any, arrays: list[np.ndarray]) -> Any:
         return [_decoded(item, arrays) for item in value]
     if not isinstance(value, dict):
         return value
-    match value.get("$"):
-        case None:
-            return {key: _decoded(item, arrays) for key, item in value.items()}
-        case "tuple":
-            return tuple(_decoded(item, arrays) for item in value["items"])
-        case "array":
-            return arrays[value["index"]]
-        case "scalar":
-            return arrays[value["index"]][()]
-        case "dataclass":
-            return _rebuilt(value["name"], {k: _decoded(v, arrays) for k, v in value["fields"].items()})
-    raise ValueError(f"not a stage result: unknown kind {value['$']!r}")
+    if "$" not in value:
+        return {key: _decoded(item, arrays) for key, item in value.items()}
+    return _KINDS[value["$"]](value, arrays)
+
+
+_KINDS: dict[str, Callable[[dict[str, Any], list[np.ndarray]], Any]] = {
+    "tuple": lambda value, arrays: tuple(_decoded(value["items"], arrays)),
+    "array": lambda value, arrays: arrays[value["index"]],
+    "scalar": lambda value, arrays: arrays[value["index"]][()],
+    "dataclass": lambda value, arrays: _rebuilt(value["name"], _decoded(value["fields"], arrays)),
+}
 
 
 def _packed(arrays: list[np.ndarray]) -> bytes:
@@ -171,22 +162,22 @@ def _name_of(kind: type) -> str | None:
     return next((name for name, home in DATACLASSES.items() if home == address), None)
 
 
-def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
-    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-        raise TypeError(f"{kind.__qualname__} is not a frozen dataclass; only those are stored")
-    return dataclasses.fields(kind)
-
-
 def _rebuilt(name: str, values: dict[str, Any]) -> Any:
-    """The dataclass ``name`` from its fields; a class that has changed since is a ``ValueError``: recompute."""
-    if name not in DATACLASSES:
-        raise ValueError(f"not a stage result: unknown dataclass {name!r}")
+    """The dataclass ``name`` from its fields; a class that has changed since is refused."""
     module, _, qualname = DATACLASSES[name].partition(":")
     kind = getattr(import_module(module), qualname)
-    expected = [field.name for field in _fields(kind)]
+    expected = [field.name for field in dataclasses.fields(kind)]
     if sorted(values) != sorted(expected):
         raise ValueError(f"{name} was stored with {sorted(values)}, but has {sorted(expected)} now")
     return kind(**values)
+
+
+def _sha256(*parts: bytes) -> bytes:
+    """The SHA-256 of the parts in a row, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest().encode()
 
 
 # --- records <-> files ------------------------------------------------------------------------------------
@@ -195,15 +186,15 @@ def _rebuilt(name: str, values: dict[str, Any]) -> Any:
 class ResultFolder(WritableFileSystem):
     """A folder of records, one file per digest: each complete or absent, and verified before it is parsed."""
 
-    _block_type_name: ClassVar[str] = "Layerwise result folder"
-    _block_type_slug: ClassVar[str] = BLOCK_SLUG
-    _description: ClassVar[str] = "Stage results of Layerwise: checksummed, without pickle."
+    _block_type_name = "Layerwise result folder"
+    _block_type_slug = BLOCK_SLUG
+    _description = "Stage results of Layerwise: checksummed, without pickle."
 
     folder: str = Field(description="Absolute path of the folder.")
 
     # Prefect 3.8 calls these methods with _sync=True, and those named a… from coroutines; see
     # prefect._internal.compatibility.blocks. The files are small next to a stage, so both are plain reads.
-    def read_path(self, path: str, *, _sync: bool = True) -> bytes:
+    def read_path(self, path: str, *, _sync: bool = True) -> bytes:  # ty: ignore[incompatible-method-override]
         """The record stored as ``path``; a damaged or foreign one is reported, set aside, and missing."""
         file = self._file(path)
         content = file.read_bytes()
@@ -213,20 +204,16 @@ class ResultFolder(WritableFileSystem):
             self._set_aside(file, problem)
             raise
 
-    def write_path(self, path: str, content: bytes, *, _sync: bool = True) -> None:
+    def write_path(self, path: str, content: bytes, *, _sync: bool = True) -> None:  # ty: ignore[incompatible-method-override]
         """Store a record as ``path``: after a power cut the old one, the new one or none is there."""
         file = self._file(path)
         _check_record(content, path)
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
         temporary = file.with_name(f".{path}.{uuid4().hex}")
         try:
-            with open(temporary, "xb", opener=_private) as stream:
-                stream.write(MAGIC + b" " + hashlib.sha256(content).hexdigest().encode() + b"\n")
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-            _fsync_folder(self.folder)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_durably(temporary, MAGIC + b" " + _sha256(content) + b"\n", content)
+            temporary.replace(file)
+            _sync_folder(file.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             log.error("Could not store result %s in %s: %s", path, self.folder, error.strerror or error)
@@ -254,12 +241,16 @@ class ResultFolder(WritableFileSystem):
             log.warning("Could not set %s aside: %s", file, error.strerror or error)
 
 
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
+def _write_durably(file: Path, *parts: bytes) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.writelines(parts)
+        stream.flush()
+        os.fsync(descriptor)
 
 
-def _fsync_folder(folder: str) -> None:
-    """Make a rename survive a power cut."""
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -272,7 +263,7 @@ def _verified(content: bytes, path: str) -> bytes:
     magic, _, digest = head.rpartition(b" ")
     if magic != MAGIC or not newline:
         raise DamagedRecord("it does not begin as a record of ours")
-    if hashlib.sha256(record).hexdigest().encode() != digest:
+    if _sha256(record) != digest:
         raise DamagedRecord("its checksum does not match its content")
     _check_record(record, path)
     return record
@@ -281,8 +272,8 @@ def _verified(content: bytes, path: str) -> bytes:
 def _check_record(record: bytes, path: str) -> None:
     """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone.
 
-    Prefect takes the deserializer from the record, in its present place or in older ones, and whatever a second
-    key of the same name says. So nothing but the exact present form passes.
+    Prefect takes the deserializer from the record, in its present place or in older ones, and whatever a
+    second key of the same name says. So nothing but the exact present form passes.
     """
     try:
         parsed = json.loads(record, object_pairs_hook=_without_duplicates)
@@ -310,56 +301,62 @@ def results_block(folder: Path) -> str:
     The name follows from the folder, so that several roots can share a team's server.
     """
     folder = folder.absolute()
-    name = f"folder-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-    address = f"{BLOCK_SLUG}/{name}"
+    name = f"folder-{_sha256(os.fsencode(folder))[:16].decode()}"
     try:
-        known = ResultFolder.load(name, _sync=True)
+        ResultFolder.load(name, _sync=True)
     except ValueError:  # Prefect's answer for a name it does not know
-        known = None
-    if known is None or known.folder != str(folder):
-        ResultFolder(folder=str(folder)).save(name, overwrite=True, _sync=True)
-    return address
+        block = ResultFolder(folder=str(folder))
+        block.save(name, overwrite=True, _sync=True)  # ty: ignore[unknown-argument]
+    return f"{BLOCK_SLUG}/{name}"
 
 
-def stage_task(function: Callable[P, R] | None = None, **options: Any) -> Any:
+@overload
+def stage_task(function: Callable[P, R], **options: Any) -> Task[P, R]: ...
+@overload
+def stage_task(function: None = None, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def stage_task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """A Prefect task whose result is stored under, and found again by, its parameter ``digest``.
 
-    ``options`` are those of :func:`prefect.task`. The flow names the storage once:
+    ``options`` are those of :func:`prefect.task`. The flow names the storage once, when it is called:
     ``flow.with_options(result_storage=results_block(folder), persist_result=False)``.
+
+    Raises ``TypeError`` for a function without a parameter ``digest``. A run raises :class:`ResultProblem`
+    when its digest is none or its flow has no result folder, before it computes, and ``TypeError`` when
+    what it computed cannot be stored.
     """
     if function is None:
         return functools.partial(stage_task, **options)
+    if "digest" not in inspect.signature(function).parameters:
+        raise TypeError(f"{function} has no parameter 'digest'; its result could not be found again")
+    settings: dict[str, Any] = {
+        "cache_key_fn": _cache_key,
+        "persist_result": True,
+        "result_serializer": StageSerializer(),
+        "cache_result_in_memory": False,  # what is read is what is on disk
+    }
+    return Task(_guarded(function), **settings | options)
+
+
+def _guarded(function: Callable[P, R]) -> Callable[P, R]:
+    """``function``, failing where Prefect would drop the result and go on with a line in its log."""
     signature = inspect.signature(function)
-    if "digest" not in signature.parameters:
-        raise TypeError(
-            f"stage task {function.__name__} has no parameter 'digest'; its result could not be found again"
-        )
 
     @functools.wraps(function)
     def stage(*args: P.args, **kwargs: P.kwargs) -> R:
-        # Prefect would compute first, and then drop the result with a line in its log.
         _check_digest(signature.bind(*args, **kwargs).arguments["digest"])
         _current_folder()
         value = function(*args, **kwargs)
         check_storable(value)
         return value
 
-    return task(
-        stage,
-        **{
-            "cache_key_fn": _cache_key,
-            "persist_result": True,
-            "result_serializer": StageSerializer(),
-            "cache_result_in_memory": False,
-            **options,
-        },
-    )
+    return stage
 
 
 def read_back(digest: str, folder: ResultFolder | None = None) -> Any:
     """The value stored under ``digest``, read from the file: what is published is what can be found again.
 
-    Inside a flow or task run the folder is the run's own. Raises :class:`ResultProblem` when nothing sound is there.
+    Inside a flow or task run the folder is the run's own. Raises :class:`ResultProblem` when nothing sound
+    is there.
     """
     _check_digest(digest)
     folder = folder or _current_folder()

@@ -1,0 +1,160 @@
+"""The main path: a study as a Prefect flow.
+
+    data -> for each arm, for each block of seeds: base -> evaluate -> (add layer -> evaluate) x depth
+         -> summarise and draw
+
+Training goes on in this thread; what is trained is published from another, so that neither waits for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from prefect import flow
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import progress
+from layerwise import pretraining
+from layerwise.datasets import Data
+from layerwise.pretraining import Block, Depth
+from layerwise.study import Study
+from tasks import training
+from tasks.publishing import close_tree, open_tree, publish_depths, publish_summary
+from tasks.tracking.runs import RunTree
+
+
+@dataclass
+class Trained:
+    """What has been trained so far: the scores, curves and times that the summary needs, and what went wrong."""
+
+    records: list[dict] = field(default_factory=list)
+    curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
+    finished: dict[tuple[str, int], int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def add(self, depth: Depth) -> None:
+        """Take in one depth of one block."""
+        arm, number = depth.block.arm, depth.evaluation.depth
+        self.records += pretraining.rows(depth)
+        self.curves.setdefault(arm, {}).setdefault(number, []).append(
+            depth.chain[-1].loss_curve[: depth.block.reported]
+        )
+        self.finished[arm, number] = max(self.finished.get((arm, number), 0), depth.evaluation.finished)
+
+    def curves_by_depth(self) -> dict[str, list[np.ndarray]]:
+        """Arm -> one ``(seeds, epochs)`` array a depth."""
+        return {arm: [np.concatenate(parts) for parts in depths.values()] for arm, depths in self.curves.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study's run ended: its table of results, and one line for each arm or publication that failed."""
+
+    table: pd.DataFrame | None
+    metrics: pd.DataFrame
+    failures: dict[str, str]
+    unpublished: list[str]
+
+
+@flow(
+    name="study",
+    flow_run_name="{study.name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # ty: ignore[invalid-argument-type]
+    persist_result=False,
+    validate_parameters=True,
+)
+def run_study(study: Study, repeat: str = "") -> Outcome:
+    """Train every arm of a study over every seed, track each depth, and summarise.
+
+    Args:
+        study: what to train.
+        repeat: the name of a deliberate repeat; empty to continue or complete the study's own run.
+    """
+    trained = Trained()
+    with tracked(study, repeat, trained) as tree:
+        data = training.generate_data(study.data)
+        bar = progress.begin("training", len(study.arms) * len(study.blocks()) * study.depth)
+        publishing = Publishing(tree, data, study)
+        for arm in study.arms:
+            for block in pretraining.blocks(study, arm, data.digest, repeat):
+                with failures_recorded(trained, block):
+                    for depth in pretraining.depths(block, data, steps=training):
+                        trained.add(depth)
+                        publishing.add(depth)
+                        bar.advance(f"{arm}, seeds {block.seeds[0]}-{block.seeds[-1]}, depth {depth.evaluation.depth}")
+        unpublished = publishing.finish()
+        metrics = pd.DataFrame(trained.records)
+        table = None
+        if len(metrics):
+            curves = trained.curves_by_depth()
+            table = publish_summary(tree, study, data, metrics, curves, trained.finished)
+    return Outcome(table, metrics, trained.failures, unpublished)
+
+
+class Publishing:
+    """Sends what has been trained, one batch at a time: whatever waits when the one before is through."""
+
+    def __init__(self, tree: RunTree, data: Data, study: Study) -> None:
+        self.tree, self.data, self.study = tree, data, study
+        self.waiting: list[Depth] = []
+        self.sent: list[PrefectFuture] = []
+
+    def add(self, depth: Depth) -> None:
+        """Take in one depth, and send if nothing is on its way or a new block begins."""
+        if self.waiting and self.waiting[0].block != depth.block:
+            self._send()
+        self.waiting.append(depth)
+        if not self.sent or self.sent[-1].state.is_final():
+            self._send()
+
+    def finish(self) -> list[str]:
+        """Send the rest and wait for all; returns one line for each batch that could not be sent."""
+        self._send()
+        bar = progress.begin("publishing", len(self.sent))
+        problems = []
+        for future in self.sent:
+            outcome = future.result(raise_on_failure=False)
+            if isinstance(outcome, BaseException):
+                problems.append(str(outcome))
+            bar.advance("models and metrics")
+        return problems
+
+    def _send(self) -> None:
+        if not self.waiting:
+            return
+        block, first, last = self.waiting[0].block, self.waiting[0].evaluation.depth, self.waiting[-1].evaluation.depth
+        label = f"{block.arm} seeds {block.seeds[0]}-{block.seeds[-1]}: depth {first}-{last}"
+        models = self.study.track.models
+        self.sent.append(publish_depths.submit(self.tree, self.waiting, self.data, models, label))
+        self.waiting = []
+
+
+@contextmanager
+def tracked(study: Study, repeat: str, trained: Trained) -> Iterator[RunTree]:
+    """The study's MLflow runs, open while the body runs and closed however it ends."""
+    tree = open_tree(study, repeat)
+    try:
+        yield tree
+    except Exception:
+        close_tree(tree, "FAILED")
+        raise
+    except BaseException:  # Ctrl-C, or a signal to end: the next run takes over where this one stopped
+        close_tree.fn(tree, "KILLED")
+        raise
+    failed = sorted({name.partition(",")[0] for name in trained.failures})
+    close_tree(tree, "FINISHED", failed)
+
+
+@contextmanager
+def failures_recorded(trained: Trained, block: Block) -> Iterator[None]:
+    """One failing block does not stop the others: it is recorded, and fails the run at its end."""
+    try:
+        yield
+    except Exception as error:
+        place = f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}"
+        trained.failures[place] = f"{type(error).__name__}: {' '.join(str(error).split())}"

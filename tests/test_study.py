@@ -1,0 +1,186 @@
+"""The study file: what is accepted, what is refused, and that each refusal is one line that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from layerwise.study import BLOCK_SEEDS, Study, StudyError, load, parse, shipped
+from tests.studies import small
+
+MAIN = shipped()["blobs-supervised"]
+
+
+def refusal(**changes) -> str:
+    """The line with which the main study, changed so, is refused."""
+    with pytest.raises(StudyError) as caught:
+        load("blobs-supervised", **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 400
+    return message
+
+
+def test_every_shipped_study_loads_and_names_itself():
+    """A shipped study is valid and carries the name of its file."""
+    assert shipped()
+    for name in shipped():
+        assert load(name).name == name
+
+
+def test_the_main_study_is_the_tutorial():
+    """blobs-supervised says the tutorial's numbers, for 30 seeds."""
+    study = load("blobs-supervised")
+    assert (study.depth, study.seeds, study.training.epochs, study.training.batch_size) == (11, 30, 100, 32)
+    assert {(layer.units, layer.activation, layer.initializer) for layer in study.network.hidden} == {
+        (10, "relu", "he_uniform")
+    }
+    assert study.training.optimizer.canonical() == {
+        "name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "nesterov": False,
+    }  # fmt: skip
+    assert study.data.canonical() == {
+        "source": "blobs", "samples": 1000, "classes": 3, "features": 2, "cluster_std": 2.0, "random_state": 2,
+        "split": {"train": 500, "test": 500},
+    }  # fmt: skip
+
+
+def test_digest_ignores_order_and_formatting(tmp_path: Path):
+    """The run key follows from what a study says, not from how its file is written."""
+    document = yaml.safe_load(MAIN.read_text())
+    turned = tmp_path / "turned.yaml"
+    turned.write_text(yaml.safe_dump(dict(reversed(document.items())), default_flow_style=True))
+    assert load(turned).digest() == load("blobs-supervised").digest()
+    assert load(turned, seeds=31).digest() != load(turned).digest()
+    assert load(turned).digest("again") != load(turned).digest()
+
+
+def test_defaults_written_out_change_nothing():
+    """Saying a default aloud is the same study."""
+    assert small(seeds=30).digest() == small(seeds=30, track={"models": "all"}).digest()
+
+
+def test_a_study_is_frozen():
+    """A study cannot be changed once it is built."""
+    with pytest.raises(ValidationError, match="frozen"):
+        small().seeds = 4
+
+
+def test_blocks_are_aligned_and_cover_every_seed():
+    """Blocks begin at multiples of their size, whatever the number of seeds; wide layers train one seed at a time."""
+    assert small(seeds=3).blocks() == (tuple(range(BLOCK_SEEDS)),)
+    assert [block[0] for block in small(seeds=25).blocks()] == [0, 10, 20]
+    wide = small(network={"layers": [{"units": 200, "repeat": 2}]})
+    assert wide.blocks() == ((0,), (1,), (2,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"overrides": ["trainin.epochs=3"]}, "trainin: unknown key; did you mean training?"),
+        ({"overrides": ["training.epoch=3"]}, "training.epoch: unknown key; did you mean epochs?"),
+        ({"overrides": ["training.optimizer.name=sdg"]}, "training.optimizer: received 'sdg'; did you mean sgd?"),
+        ({"overrides": ["training.optimizer.name=lamb"]}, "known: sgd, adam, rmsprop, adagrad"),
+        ({"overrides": ["training.optimizer.rate=1"]}, "training.optimizer.rate: unknown key"),
+        ({"overrides": ["training.optimizer.learning_rate=0"]}, "training.optimizer.learning_rate: received 0"),
+        ({"overrides": ["training.optimizer.learning_rate=.nan"]}, "learning_rate: received nan"),
+        ({"overrides": ["training.optimizer.learning_rate=.inf"]}, "learning_rate: received inf"),
+        ({"overrides": ["network.layers.0.activation=rleu"]}, "network.layers.0.activation: received 'rleu'; did you"),
+        ({"overrides": ["network.layers.0.initializer=he"]}, "network.layers.0.initializer: received 'he'"),
+        ({"overrides": ["network.layers.0.unit=3"]}, "network.layers.0.unit: unknown key; did you mean units?"),
+        ({"overrides": ["network.layers.0.units=0"]}, "network.layers.0.units: received 0"),
+        ({"overrides": ["network.layers.0.units=-4"]}, "network.layers.0.units: received -4"),
+        ({"overrides": ["network.layers.0.units=1000000000"]}, "less than or equal to 65536"),
+        ({"overrides": ["network.layers.0.units=ten"]}, "network.layers.0.units: received 'ten'"),
+        ({"overrides": ["network.layers.0.units=true"]}, "network.layers.0.units: received True"),
+        ({"overrides": ["network.layers.0.units=2.5"]}, "network.layers.0.units: received 2.5"),
+        ({"overrides": ["network.layers=[]"]}, "network.layers"),
+        ({"overrides": ["network.layers.0.repeat=1001"]}, "network.layers.0.repeat: received 1001"),
+        ({"overrides": ["network.layers.5.units=4"]}, "'5' is not a position of a list of 1"),
+        ({"seeds": 0}, "seeds: received 0; input should be greater than or equal to 1"),
+        ({"seeds": -3}, "seeds: received -3"),
+        ({"seeds": 10**12}, "seeds: received 1000000000000"),
+        ({"seeds": "many"}, "seeds: received 'many'"),
+        ({"overrides": ["training.epochs=0"]}, "training.epochs: received 0"),
+        ({"overrides": ["training.epochs=1000000000"]}, "training.epochs: received 1000000000"),
+        ({"overrides": ["training.batch_size=501"]}, "training.batch_size 501 is larger than the training part (500"),
+        ({"overrides": ["training.batch_size=0"]}, "training.batch_size: received 0"),
+        ({"overrides": ["data.split.train=400"]}, "train 400 + test 500 = 900 rows, but samples is 1000"),
+        ({"overrides": ["data.split.train=0"]}, "data.split.train: received 0"),
+        ({"overrides": ["data.samples=0"]}, "data.samples: received 0"),
+        ({"overrides": ["data=blobs"]}, "data: received 'blobs'"),
+        ({"overrides": ["data.source=blob"]}, "data.source: received 'blob'; did you mean blobs?"),
+        ({"overrides": ["arms={}"]}, "arms: received {}"),
+        ({"overrides": ["arms.greedy.objective=super"]}, "arms.greedy.objective: received 'super'"),
+        ({"overrides": ["arms={Greedy one: {}}"]}, "arm name 'Greedy one'"),
+        ({"overrides": ["name=../up"]}, "name: received '../up'"),
+        ({"overrides": ["track.models=some"]}, "track.models: received 'some'"),
+        ({"overrides": ["epochs"]}, "expected key=value"),
+        ({"overrides": ["seeds.deep=3"]}, "--set 'seeds.deep=3'"),
+        ({"overrides": ["training.epochs=[1"]}, "is not a YAML value"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused_in_one_line(changes, expected):
+    """Each refusal says the key, what was received, and what was expected or the nearest known name."""
+    assert expected in refusal(**changes)
+
+
+def test_no_network_is_refused():
+    """A study without a network says which key is missing."""
+    with pytest.raises(StudyError, match="network: is missing"):
+        parse({"name": "empty", "data": {"source": "blobs"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: [unclosed\nseeds: 3", "line 2 is not valid YAML"),
+        ("name: a\n\tseeds: 3", "line 2 is not valid YAML"),
+        ("seeds: 3\nseeds: 4", "line 2 is not valid YAML: the key 'seeds' stands twice"),
+        ("", "holds nothing; expected keys such as name"),
+        ("just words", "holds a str; expected keys such as name"),
+        ("- a\n- b", "holds a list"),
+        ("name: !!python/object/apply:os.system ['true']", "line 1 is not valid YAML: could not determine a constr"),
+        ("a: &a [x, x]\nb: [*a, *a]", "line 2 uses a YAML alias (*a)"),
+        ("[" * 5000, "is not valid YAML"),
+        ("{1: 2, [3]: 4}", "is not valid YAML"),
+        ("name: 1_000\ndata: 2026-01-01", "name: received 1000"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, text: str, expected: str):
+    """A file that is no study says where and why, and runs nothing that it holds."""
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError) as caught:
+        load(path)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_study_names_the_nearest():
+    """A mistyped name is answered with the ready-made study it resembles, another with all of them."""
+    with pytest.raises(StudyError, match=r"no study named or file at 'blob-superviced'; did you mean blobs-supervised"):
+        load("blob-superviced")
+    with pytest.raises(StudyError, match=r"ready-made: .*blobs-supervised"):
+        load("zzz")
+
+
+def test_unreadable_files_are_refused(tmp_path: Path):
+    """A folder, a file that is not text and one of a megabyte are refused by name."""
+    with pytest.raises(StudyError, match="no study named or file"):
+        load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyError, match="is not UTF-8 text"):
+        load(tmp_path / "binary.yaml")
+    (tmp_path / "large.yaml").write_text("#" * 1_000_001)
+    with pytest.raises(StudyError, match="1,000,001 bytes; a study file holds at most 1,000,000"):
+        load(tmp_path / "large.yaml")
+
+
+def test_a_study_renders_as_a_schema():
+    """The study's JSON schema, from which Prefect draws its form, names every part with its description."""
+    schema = Study.model_json_schema()
+    assert set(schema["properties"]) == set(Study.model_fields)
+    assert schema["$defs"]["Blobs"]["properties"]["samples"]["default"] == 1000
