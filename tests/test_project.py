@@ -40,7 +40,7 @@ GOOD_PYTHON = f"""
 case "$1 $2" in
     "-m venv") echo venv >>calls; rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
     "-m pip") echo "pip $*" >>calls; if [ -e pip-does ]; then . ./pip-does; fi ;;
-    *) exec {sys.executable} "$@" ;;
+    *) exec {sys.executable} -S "$@" ;;
 esac
 """
 
@@ -136,7 +136,7 @@ def test_help_is_the_default_and_describes_every_target(checkout: Checkout) -> N
 
 def test_python_without_venv(checkout: Checkout) -> None:
     """A Python 3.11 without venv is refused in one line that names it and the package to install."""
-    bare = f'case "$*" in *ensurepip*) exit 1 ;; *) exec {sys.executable} "$@" ;; esac\n'
+    bare = f'case "$*" in *ensurepip*) exit 1 ;; *) exec {sys.executable} -S "$@" ;; esac\n'
     python = checkout.command("python3.11", bare)
 
     done = checkout.make("test")
@@ -206,7 +206,8 @@ def test_set_up_says_one_line(checkout: Checkout) -> None:
 
 
 def test_second_make_installs_nothing(ready: Checkout) -> None:
-    """Once set up, make neither installs nor mentions anything, whatever the files' times are."""
+    """Once set up, make installs and says nothing, whatever the files' times, and looks for no Python."""
+    (ready.commands / "python3.11").unlink()
     for name in ("requirements.lock", "pyproject.toml", "Makefile"):
         os.utime(ready.folder / name)
     done = ready.make("setup")
@@ -257,6 +258,19 @@ def test_interrupted_set_up_is_repaired(checkout: Checkout, step: str) -> None:
 
     assert checkout.make("setup").returncode == 0
     assert checkout.calls() == ["venv", "locked", "project"]
+
+
+def test_interrupted_update_starts_from_scratch(ready: Checkout) -> None:
+    """A killed project install leaves half a package, which pip cannot replace, so all starts again."""
+    (ready.folder / "pyproject.toml").write_text("[changed]\n")
+    kill = ready.folder / "pip-does"
+    kill.write_text('kill -9 "$PPID"\n')
+    assert ready.make("setup").returncode != 0
+    kill.unlink()
+    assert ready.calls() == ["project"]
+
+    assert ready.make("setup").returncode == 0
+    assert ready.calls() == ["venv", "locked", "project"]
 
 
 def test_failed_install_is_reported_and_tried_again(checkout: Checkout) -> None:

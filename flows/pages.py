@@ -1,0 +1,146 @@
+"""``layerwise ui``: the MLflow and Prefect pages of this folder's runs, served on loopback until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows import environment
+
+READY_WITHIN = 120.0
+"""Seconds that a server may take to answer on a slow machine."""
+
+
+class PageProblem(RuntimeError):
+    """A page cannot be served; one line: received, expected, remedy."""
+
+
+def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
+    """Serve both pages until interrupted; returns the exit status.
+
+    Args:
+        root: whose runs to show.
+        mlflow_port: port of the MLflow page.
+        prefect_port: port of the Prefect page.
+    """
+    environment.prepare(root)
+    for port, option in ((mlflow_port, "--mlflow-port"), (prefect_port, "--prefect-port")):
+        if mlflow_port == prefect_port:
+            return _refuse(f"both pages would use port {port}; give {option} another one.")
+        if _taken(port):
+            return _refuse(f"port {port} is taken; choose another with {option}, or stop what uses it.")
+    try:
+        return _serve(root, mlflow_port, prefect_port)
+    except PageProblem as problem:
+        return _refuse(str(problem), status=1)
+
+
+def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
+    from tasks.tracking.store import TrackingError, open_store
+
+    try:
+        open_store(root)  # creates it where it is missing, so that the page has something to show
+    except TrackingError as error:
+        return _refuse(str(error))
+    with _running("mlflow", _mlflow_command(root, mlflow_port), root) as mlflow:
+        with _running("prefect", _prefect_command(prefect_port), root) as prefect:
+            _wait(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
+            _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
+            print(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models", flush=True)
+            print(f"Prefect  http://127.0.0.1:{prefect_port}   flow runs and their task graphs", flush=True)
+            print("Ctrl-C stops both.", flush=True)
+            return _until_interrupted({"mlflow": mlflow, "prefect": prefect})
+
+
+def _mlflow_command(root: Path, port: int) -> list[str]:
+    from tasks.tracking.store import artifact_root, store_uri
+
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", store_uri(root), "--default-artifact-root", artifact_root(root).as_uri()),
+    ]
+
+
+def _prefect_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+@contextmanager
+def _running(name: str, command: list[str], root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in a process group of its own, its output in a log file, ended when the body is left."""
+    environ = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    with _log(root, name).open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)  # a server has workers of its own
+            process.wait(5)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, root: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise PageProblem(f"the server for {url} ended with status {process.returncode}; see {_log(root, '*')}.")
+        try:
+            with opener.open(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise PageProblem(f"nothing answers at {url} after {READY_WITHIN:.0f} s; see {_log(root, '*')}.")
+
+
+def _until_interrupted(servers: dict[str, subprocess.Popen[bytes]]) -> int:
+    try:
+        while True:
+            for name, server in servers.items():
+                if server.poll() is not None:
+                    raise PageProblem(f"the {name} server ended with status {server.returncode}.")
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        return 0
+
+
+def _log(root: Path, name: str) -> Path:
+    return environment.private_folder(root) / f"{name}-page.log"
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _refuse(message: str, status: int = 2) -> int:
+    print(f"layerwise: {message}", file=sys.stderr)
+    return status
