@@ -13,24 +13,20 @@ elementwise optimizers are admitted, and the loss of a block is the *sum* of the
 from __future__ import annotations
 
 import functools
-import os
 import threading
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from layerwise import backend  # noqa: F401 - fixes the threads before TensorFlow starts
 from layerwise import network
-from layerwise.study import Layer, Optimizer
+from layerwise.study import GaussianNoise, Layer, MaskingNoise, Optimizer
 
 VERSION = 1
 """Raised whenever the same stage would give other bits; part of every stage's digest."""
-
-THREADS = 2
-"""Threads of TensorFlow's pool, fixed rather than taken from the machine: summation order can depend on it."""
 
 Weights = tuple[np.ndarray, ...]
 
@@ -48,6 +44,10 @@ class Problem:
         batch_size: rows a minibatch; the last one of an epoch holds what is left.
         seeds: size of the block.
         shared_inputs: whether all seeds read one copy of the inputs.
+        shared_targets: whether all seeds read one copy of the targets.
+        noise: on the inputs of every minibatch, if any.
+        factors: of the learning rate, one per hidden layer, bottom up, and one for the output layer; a layer of
+            factor 0 stays as it is. All 1 if ``None``.
     """
 
     layers: tuple[Layer, ...]
@@ -58,6 +58,9 @@ class Problem:
     batch_size: int
     seeds: int
     shared_inputs: bool
+    shared_targets: bool = True
+    noise: MaskingNoise | GaussianNoise | None = None
+    factors: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,20 +76,29 @@ class Fitted:
     loss_curve: np.ndarray
 
 
-def fit(problem: Problem, weights: Weights, inputs: np.ndarray, targets: np.ndarray, order: np.ndarray) -> Fitted:
+def fit(
+    problem: Problem,
+    weights: Weights,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    order: np.ndarray,
+    noise_keys: np.ndarray | None = None,
+) -> Fitted:
     """Train one stage for a block of seeds.
 
     Args:
         problem: the shape of the stage.
         weights: initial weights, each ``(seeds, ...)`` float32.
         inputs: ``(rows, ...)`` if shared by the seeds, else ``(seeds, rows, ...)``, float32.
-        targets: ``(rows, outputs)`` float32.
+        targets: ``(rows, outputs)`` if shared by the seeds, else ``(seeds, rows, outputs)``, float32.
         order: ``(seeds, epochs, n)`` int32, the rows each epoch visits, in order.
+        noise_keys: ``(seeds, 2)`` int32, the keys of each seed's noise; needed where the problem has noise.
 
     Returns:
         Trained weights and loss curves. A seed whose loss overflows carries NaN and disturbs no other.
     """
-    return _program(problem).fit(weights, inputs, targets, order)
+    keys = np.zeros((problem.seeds, 2), np.int32) if noise_keys is None else noise_keys
+    return _program(problem).fit(weights, inputs, targets, order, keys)
 
 
 def apply(
@@ -117,67 +129,107 @@ class _Program:
         self.loss = network.loss(problem.loss)
         self.trained = [_stacked(variable, problem.seeds) for variable in self.model.trainable_variables]
         self.state = [_stacked(variable, problem.seeds) for variable in self.model.non_trainable_variables]
-        self.optimizer = network.optimizer(problem.optimizer)
-        self.optimizer.build(self.trained)
-        self.fresh_optimizer = [variable.numpy() for variable in self.optimizer.variables]
+        self.optimizers = list(self._optimizers())
+        self.slots = [slot for optimizer, _ in self.optimizers for slot in optimizer.variables]
+        self.fresh_slots = [slot.numpy() for slot in self.slots]
         self.variables = self._in_model_order()
         self.one_at_a_time = threading.Lock()
         self.loop = tf.function(self._loop, jit_compile=True, autograph=False)
 
-    def fit(self, weights: Weights, inputs: np.ndarray, targets: np.ndarray, order: np.ndarray) -> Fitted:
+    def fit(
+        self, weights: Weights, inputs: np.ndarray, targets: np.ndarray, order: np.ndarray, noise_keys: np.ndarray
+    ) -> Fitted:
         with self.one_at_a_time:
             for variable, values in zip(self.variables, weights, strict=True):
                 variable.assign(values)
-            for variable, values in zip(self.optimizer.variables, self.fresh_optimizer, strict=True):
-                variable.assign(values)
-            curve = self.loop(tf.constant(inputs), tf.constant(targets), tf.constant(order))
+            for slot, values in zip(self.slots, self.fresh_slots, strict=True):
+                slot.assign(values)
+            arguments = [tf.constant(values) for values in (inputs, targets, order, noise_keys)]
+            curve = self.loop(*arguments)
             return Fitted(tuple(variable.numpy() for variable in self.variables), curve.numpy().T.copy())
+
+    def _optimizers(self) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
+        """An optimizer for each learning-rate factor, with the positions of the variables it moves."""
+        factors = self.problem.factors or (1.0,) * len(self.model.layers)
+        positions: dict[float, list[int]] = {}
+        trained = [id(variable) for variable in self.model.trainable_variables]
+        for layer, factor in zip(self.model.layers, factors, strict=True):
+            positions.setdefault(factor, []).extend(trained.index(id(v)) for v in layer.trainable_variables)
+        for factor, moved in positions.items():
+            if factor:
+                optimizer = network.optimizer(self.problem.optimizer, factor=factor)
+                optimizer.build([self.trained[position] for position in moved])
+                yield optimizer, moved
 
     def _in_model_order(self) -> list[keras.Variable]:
         stacked = {id(v): s for v, s in zip(self.model.trainable_variables, self.trained, strict=True)}
         stacked |= {id(v): s for v, s in zip(self.model.non_trainable_variables, self.state, strict=True)}
         return [stacked[id(variable)] for variable in self.model.weights]
 
-    def _loop(self, inputs: tf.Tensor, targets: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+    def _loop(self, inputs: tf.Tensor, targets: tf.Tensor, order: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         """All epochs; returns the loss curve, ``(epochs, seeds)``."""
         epochs = order.shape[1]
         curve = tf.TensorArray(tf.float32, size=epochs, element_shape=(self.problem.seeds,))
 
         def epoch(index: tf.Tensor, curve: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            return index + 1, curve.write(index, self._epoch(inputs, targets, order[:, index]))
+            return index + 1, curve.write(index, self._epoch(inputs, targets, order[:, index], keys, index))
 
         _, curve = tf.while_loop(lambda index, _: index < epochs, epoch, (tf.constant(0), curve))
         return curve.stack()
 
-    def _epoch(self, inputs: tf.Tensor, targets: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+    def _epoch(
+        self, inputs: tf.Tensor, targets: tf.Tensor, order: tf.Tensor, keys: tf.Tensor, epoch: tf.Tensor
+    ) -> tf.Tensor:
         """One pass over ``order``, ``(seeds, n)``; returns each seed's mean loss."""
         rows, batch = order.shape[1], min(self.problem.batch_size, order.shape[1])
         full, rest = divmod(rows, batch)
+        steps = full + (rest > 0)
 
         def minibatch(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             chosen = tf.slice(order, [0, index * batch], [self.problem.seeds, batch])
-            return index + 1, total + batch * self._step(inputs, targets, chosen)
+            return index + 1, total + batch * self._step(inputs, targets, chosen, keys, epoch * steps + index)
 
         start = (tf.constant(0), tf.zeros(self.problem.seeds))
         _, total = tf.while_loop(lambda index, _: index < full, minibatch, start)
         if rest:
-            total += rest * self._step(inputs, targets, order[:, full * batch :])
+            last = self._step(inputs, targets, order[:, full * batch :], keys, epoch * steps + full)
+            total += rest * last
         return total / rows
 
-    def _step(self, inputs: tf.Tensor, targets: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    def _step(
+        self, inputs: tf.Tensor, targets: tf.Tensor, chosen: tf.Tensor, keys: tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor:
         """One minibatch, ``chosen`` rows ``(seeds, batch)``; returns each seed's mean loss before the update."""
-        seen = tf.gather(inputs, chosen) if self.problem.shared_inputs else tf.gather(inputs, chosen, batch_dims=1)
-        wanted = tf.gather(targets, chosen)
+        seen = self._noisy(_picked(inputs, chosen, shared=self.problem.shared_inputs), keys, step)
+        wanted = _picked(targets, chosen, shared=self.problem.shared_targets)
         values = [variable.value for variable in self.trained]
         with tf.GradientTape() as tape:
             outputs, state = self._outputs(values, seen)
             # The loss stands outside the vectorised map: inside, its gradient falls back to a slow loop.
             losses = tf.reduce_mean(self.loss(wanted, outputs), axis=-1)
             total = tf.reduce_sum(losses)
-        self.optimizer.apply(tape.gradient(total, values), self.trained)
+        gradients = tape.gradient(total, values)
+        for optimizer, moved in self.optimizers:
+            optimizer.apply([gradients[place] for place in moved], [self.trained[place] for place in moved])
         for variable, value in zip(self.state, state, strict=True):
             variable.assign(value)
         return losses
+
+    def _noisy(self, seen: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """The minibatch with its noise: each seed's numbers follow from its own key and the step alone."""
+        noise, shape = self.problem.noise, seen.shape[1:]
+        if noise is None:
+            return seen
+        draw = tf.random.stateless_uniform if isinstance(noise, MaskingNoise) else tf.random.stateless_normal
+
+        def of_one_seed(key: tf.Tensor) -> tf.Tensor:
+            return draw(shape, tf.random.experimental.stateless_fold_in(key, step))
+
+        # A loop over the seeds: unrolled, the generator would be compiled once for each of them.
+        drawn = tf.map_fn(of_one_seed, keys, fn_output_signature=tf.float32)
+        if isinstance(noise, MaskingNoise):
+            return tf.where(drawn < noise.rate, 0.0, seen)
+        return seen + noise.sd * drawn
 
     def _outputs(self, values: Sequence[tf.Variable], seen: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         count = len(values)
@@ -221,24 +273,10 @@ def _over_seeds(one_seed, stacked: list[tf.Tensor]):
     return tf.nest.map_structure(lambda value: value[tf.newaxis], one_seed([value[0] for value in stacked]))
 
 
+def _picked(values: tf.Tensor, chosen: tf.Tensor, *, shared: bool) -> tf.Tensor:
+    """``(seeds, batch, ...)``: the chosen rows of each seed."""
+    return tf.gather(values, chosen) if shared else tf.gather(values, chosen, batch_dims=1)
+
+
 def _stacked(variable: keras.Variable, seeds: int) -> keras.Variable:
     return keras.Variable(np.zeros((seeds, *variable.shape), np.float32), name=variable.name)
-
-
-def _fix_threads() -> None:
-    """Set the thread pools before TensorFlow starts; afterwards it refuses, so say what that means for the bits."""
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:
-        # A worker's environment may have fixed them already, which the getter does not tell.
-        known = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
-        if str(known) != str(THREADS):
-            warnings.warn(
-                f"TensorFlow was started before layerwise with other than {THREADS} threads; results may differ in"
-                " their last bits from other runs. Import layerwise.engine before using TensorFlow.",
-                stacklevel=2,
-            )
-
-
-_fix_threads()

@@ -7,11 +7,13 @@ training its old graph: frozen layers move and the new layer does not.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
+from layerwise import backend  # noqa: F401 - fixes the threads before Keras computes anything
 from layerwise.study import Layer, Optimizer
 
 OUTPUT_INITIALIZER = "glorot_uniform"
@@ -54,11 +56,31 @@ def classifier(
         input_shape: shape of one row.
         trainable_from: layers below this depth (from 1) are frozen, as greedy training left them.
     """
+    output = output_layer(classes, activation="softmax", name="output")
+    return _whole(layers, output, input_shape, trainable_from, f"classifier_depth_{len(layers):02d}")
+
+
+def autoencoder(layers: Sequence[Layer], input_shape: tuple[int, ...], *, trainable_from: int = 1) -> keras.Model:
+    """The whole autoencoder of one depth: ``hidden_01 .. hidden_kk``, then a linear ``reconstruction``.
+
+    Args:
+        layers: the hidden layers, bottom up.
+        input_shape: shape of one row, which is also what comes out.
+        trainable_from: layers below this depth (from 1) are frozen, as greedy training left them.
+    """
+    output = output_layer(math.prod(input_shape), name="reconstruction")
+    return _whole(layers, output, input_shape, trainable_from, f"autoencoder_depth_{len(layers):02d}")
+
+
+def _whole(
+    layers: Sequence[Layer],
+    output: keras.layers.Layer,
+    input_shape: tuple[int, ...],
+    trainable_from: int,
+    name: str,
+) -> keras.Model:
     hidden = [hidden_layer(spec, name=f"hidden_{depth:02d}") for depth, spec in enumerate(layers, start=1)]
-    model = keras.Sequential(
-        [keras.Input(input_shape), *hidden, output_layer(classes, activation="softmax", name="output")],
-        name=f"classifier_depth_{len(layers):02d}",
-    )
+    model = keras.Sequential([keras.Input(input_shape), *hidden, output], name=name)
     for layer in hidden[: trainable_from - 1]:
         layer.trainable = False
     return model
@@ -87,6 +109,11 @@ def initial_weights(
     )
 
 
+def num_weights(spec: Layer, input_shape: tuple[int, ...]) -> int:
+    """How many weight arrays a hidden layer has."""
+    return len(_built(spec, input_shape).weights)
+
+
 @functools.lru_cache(maxsize=128)
 def _built(spec: Layer | int, input_shape: tuple[int, ...]) -> keras.layers.Layer:
     layer = output_layer(spec) if isinstance(spec, int) else hidden_layer(spec)
@@ -104,9 +131,10 @@ def _seeded(initializer: keras.initializers.Initializer, seed: int) -> keras.ini
     return type(initializer).from_config({**settings, "seed": seed} if "seed" in settings else settings)
 
 
-def optimizer(spec: Optimizer) -> keras.optimizers.Optimizer:
-    """A fresh Keras optimizer."""
+def optimizer(spec: Optimizer, *, factor: float = 1.0) -> keras.optimizers.Optimizer:
+    """A fresh Keras optimizer, its learning rate multiplied by a factor."""
     settings = spec.model_dump(exclude={"name"})
+    settings["learning_rate"] *= factor
     return keras.optimizers.get({"class_name": spec.name, "config": settings})
 
 

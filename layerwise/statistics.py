@@ -10,34 +10,52 @@ import pandas as pd
 CONFIDENCE = 0.95
 """Level of every interval."""
 
+OUTCOMES = ("diverged", "collapsed", "fine_tuned_diverged", "fine_tuned_collapsed")
+"""Columns that say how a seed ended at a depth, rather than score it."""
+
 
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     """Each metric over the seeds of each arm and depth.
 
-    Means, standard deviations and intervals are taken over intact seeds only, so that no mean mixes modes; the
-    median is over every seed with a finite value.
+    Means, standard deviations and intervals are taken over intact seeds only, those that neither diverged nor
+    collapsed, so that no mean mixes modes; the median is over every seed with a finite value.
 
     Args:
-        metrics: one row per arm, seed and depth: ``arm``, ``seed``, ``depth``, ``diverged`` and the scores.
+        metrics: one row per arm, seed and depth: ``arm``, ``seed``, ``depth``, ``diverged``, ``collapsed`` and the
+            scores; likewise ``fine_tuned_diverged``, ``fine_tuned_collapsed`` and the fine-tuned network's scores.
 
     Returns:
         One row per arm and depth: ``arm``, ``depth``, ``layers`` (depth and the output layer), ``seeds``,
-        ``diverged``, and for each score ``_mean``, ``_sd`` (ddof 1), ``_ci_low`` and ``_ci_high`` (Student's t,
-        95 %) and ``_median``. NaN where too few seeds are left.
+        ``diverged``, ``collapsed``, and for each score ``_mean``, ``_sd`` (ddof 1), ``_ci_low`` and ``_ci_high``
+        (Student's t, 95 %) and ``_median``. NaN where too few seeds are left, or the arm has no such score.
     """
-    names = [name for name in metrics.columns if name not in {"arm", "seed", "depth", "diverged"}]
-    records = []
-    for (arm, depth), group in metrics.groupby(["arm", "depth"], sort=False):
-        intact = group[~group["diverged"]]
-        record = {"arm": arm, "depth": depth, "layers": depth + 1, "seeds": len(group)}
-        record["diverged"] = int(group["diverged"].sum())
-        for name in names:
-            values = group[name].to_numpy(dtype=float)
-            record |= {f"{name}_{key}": value for key, value in _moments(intact[name].to_numpy(float)).items()}
-            finite = values[np.isfinite(values)]
-            record[f"{name}_median"] = float(np.median(finite)) if len(finite) else float("nan")
-        records.append(record)
-    return pd.DataFrame(records)
+    return pd.DataFrame([
+        {"arm": arm, "depth": depth, "layers": depth + 1, "seeds": len(group)}
+        | {name: int(group[name].astype("boolean").fillna(False).sum()) for name in OUTCOMES if name in group}
+        | {key: value for name in scores(group) for key, value in _summary(group, name).items()}
+        for (arm, depth), group in metrics.groupby(["arm", "depth"], sort=False)
+    ])  # fmt: skip
+
+
+def scores(metrics: pd.DataFrame) -> list[str]:
+    """The columns that hold scores."""
+    return [name for name in metrics.columns if name not in {"arm", "seed", "depth", *OUTCOMES}]
+
+
+def intact(metrics: pd.DataFrame, metric: str) -> np.ndarray:
+    """Which rows count for a metric: the network it is of has neither diverged nor collapsed."""
+    prefix = "fine_tuned_" if metric.startswith("fine_tuned_") else ""
+    broken = [metrics[f"{prefix}{name}"] for name in ("diverged", "collapsed") if f"{prefix}{name}" in metrics]
+    # An arm without fine tuning has no outcome of it, and no score either.
+    return ~np.logical_or.reduce([outcome.astype("boolean").fillna(True).to_numpy(bool) for outcome in broken])
+
+
+def _summary(group: pd.DataFrame, name: str) -> dict[str, float]:
+    values = group[name].to_numpy(dtype=float)
+    finite = values[np.isfinite(values)]
+    moments = _moments(values[intact(group, name) & np.isfinite(values)])
+    moments["median"] = float(np.median(finite)) if len(finite) else float("nan")
+    return {f"{name}_{key}": value for key, value in moments.items()}
 
 
 def _moments(values: np.ndarray) -> dict[str, float]:
@@ -96,9 +114,9 @@ def paired_change(metrics: pd.DataFrame, metric: str, *, arm: str) -> Change:
         metric: the score's column.
         arm: which arm.
     """
-    intact = metrics[(metrics["arm"] == arm) & ~metrics["diverged"]]
-    wide = intact.pivot_table(index="seed", columns="depth", values=metric)
-    low, high = int(metrics["depth"].min()), int(metrics["depth"].max())
+    own = metrics[metrics["arm"] == arm]
+    wide = own[intact(own, metric)].pivot_table(index="seed", columns="depth", values=metric)
+    low, high = int(own["depth"].min()), int(own["depth"].max())
     if not {low, high} <= set(wide.columns):
         return Change(metric, low, high, 0, float("nan"), float("nan"), float("nan"))
     differences = (wide[high] - wide[low]).dropna().to_numpy()

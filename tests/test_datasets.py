@@ -1,24 +1,118 @@
-"""Data: the tutorial's blobs to the bit, and a digest that sees every byte."""
+"""Data: the tutorial's blobs to the bit, parts drawn from named streams, and a digest that sees every byte."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_digits, make_blobs
 
-from layerwise.datasets import content_digest, generate
-from layerwise.study import Blobs, StudyError
+from layerwise.datasets import content_digest, generate, view
+from layerwise.study import DATA_SETS, Blobs, Digits, Moons, StudyError, Wine
+
+SOURCES = {source: kind(source=source) for source, kind in DATA_SETS.items()}
+
+
+def seen(spec, seeds=range(10), labels=None, scaling="none"):
+    return view(spec, generate(spec), seeds=tuple(seeds), labels=labels, scaling=scaling)
 
 
 def test_blobs_are_the_tutorials():
-    """The rows are those of make_blobs in order: the first 500 train, the last 500 test, unscaled."""
+    """The rows are those of make_blobs in order: the first 500 train, the last 500 test, unscaled, for every seed."""
     inputs, targets = make_blobs(n_samples=1000, centers=3, n_features=2, cluster_std=2, random_state=2)[:2]
-    data = generate(Blobs())
-    np.testing.assert_array_equal(data.inputs, inputs.astype(np.float32))
-    np.testing.assert_array_equal(data.targets, targets)
-    np.testing.assert_array_equal(data.train, np.arange(500))
-    np.testing.assert_array_equal(data.test, np.arange(500, 1000))
+    data, own = generate(Blobs()), seen(Blobs())
+    np.testing.assert_array_equal(own.inputs, inputs.astype(np.float32))
+    np.testing.assert_array_equal(own.targets, targets)
+    for position in range(10):
+        np.testing.assert_array_equal(own.train[position], np.arange(500))
+        np.testing.assert_array_equal(own.test[position], np.arange(500, 1000))
     assert data.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("spec", SOURCES.values(), ids=SOURCES.keys())
+def test_every_data_set_has_the_shape_its_specification_says(spec):
+    """Rows, features and classes are as the schema promises before anything is loaded, and values are finite."""
+    data, shape = generate(spec), spec.shape()
+    assert data.inputs.shape == (shape.rows, shape.features)
+    assert len(data.classes) == shape.classes
+    assert set(np.unique(data.targets)) == set(range(shape.classes))
+    assert data.inputs.dtype == np.float32
+    assert np.isfinite(data.inputs).all()
+
+
+@pytest.mark.parametrize("spec", SOURCES.values(), ids=SOURCES.keys())
+def test_parts_are_a_partition(spec):
+    """No row is in two parts, and together they are all rows, for every seed: no test row ever trains."""
+    own = seen(spec)
+    for position in range(10):
+        parts = [own.pool[position], own.validation[position], own.test[position]]
+        np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(spec.shape().rows))
+
+
+def test_digits_are_sixteenths():
+    """Digits lie in 0..1 and are 8 x 8 images; each seed has its own split of 1,200 and 597."""
+    data, own = generate(SOURCES["digits"]), seen(SOURCES["digits"])
+    np.testing.assert_array_equal(data.inputs, (load_digits().data / 16).astype(np.float32))
+    assert data.image_shape == (8, 8)
+    assert own.pool.shape == (10, 1200)
+    assert own.test.shape == (10, 597)
+    assert len({tuple(rows) for rows in own.test.tolist()}) == 10
+
+
+def test_a_seeds_view_does_not_depend_on_its_block():
+    """A seed's parts, labels and scaling are its own, whatever seeds share its block."""
+    spec = Digits(source="digits")
+    one = view(spec, generate(spec), seeds=(3, 4), labels=30, scaling="none")
+    other = view(spec, generate(spec), seeds=(8, 3), labels=30, scaling="none")
+    for part in ("pool", "train", "test"):
+        np.testing.assert_array_equal(getattr(one, part)[0], getattr(other, part)[1])
+
+
+@pytest.mark.parametrize("labels", [10, 13, 30, 100, 1199])
+def test_labelled_rows_are_stratified(labels: int):
+    """Labelled rows come from the pool, once each, with every class within one row of its share, or its one row."""
+    own = seen(Digits(source="digits"), labels=labels)
+    assert own.train.shape == (10, labels)
+    for position in range(10):
+        assert set(own.train[position]) <= set(own.pool[position])
+        assert len(set(own.train[position])) == labels
+        share = labels * np.bincount(own.targets[own.pool[position]], minlength=10) / 1200
+        counts = np.bincount(own.targets[own.train[position]], minlength=10)
+        assert (counts >= 1).all()
+        assert (np.abs(counts - share) <= 1.01).all()
+
+
+def test_fewer_labels_leave_the_pool_alone():
+    """The pool that pretraining sees is the same whatever number of rows keeps its label."""
+    few, all_of_them = seen(Digits(source="digits"), labels=30), seen(Digits(source="digits"))
+    np.testing.assert_array_equal(few.pool, all_of_them.pool)
+    np.testing.assert_array_equal(all_of_them.train, all_of_them.pool)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "min_max"])
+def test_scaling_is_fitted_on_the_training_part_alone(scaling: str):
+    """Every seed's training rows are scaled exactly, and changing a test row changes no training row."""
+    spec = Wine(source="wine", shuffle=True)
+    own = seen(spec, scaling=scaling)
+    assert own.inputs.shape == (10, 178, 13)
+    for position in range(10):
+        rows = own.inputs[position][own.pool[position]]
+        if scaling == "standard":
+            np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-5)
+            np.testing.assert_allclose(rows.std(axis=0), 1, atol=1e-5)
+        else:
+            np.testing.assert_allclose(rows.min(axis=0), 0, atol=1e-6)
+            np.testing.assert_allclose(rows.max(axis=0), 1, atol=1e-6)
+
+
+def test_fresh_data_differ_between_seeds_and_share_the_test_part():
+    """In fresh mode every seed has training rows of its own, from the same distribution, and one test part."""
+    for spec in (Blobs(fresh=True), Moons(source="moons", fresh=True)):
+        own = seen(spec)
+        assert own.inputs.shape == (10, 1000, 2)
+        assert len({rows.tobytes() for rows in own.inputs_of(own.train)}) == 10
+        assert len({rows.tobytes() for rows in own.inputs_of(own.test)}) == 1
+        spread = own.inputs_of(own.train).reshape(10, 500, 2).mean(axis=1)
+        np.testing.assert_allclose(spread, np.broadcast_to(spread.mean(axis=0), spread.shape), atol=1.0)
 
 
 def test_digest_is_of_the_full_content():
@@ -39,9 +133,9 @@ def test_same_specification_same_data():
 
 def test_one_hot_is_the_class():
     """Each row has a single one, at its class."""
-    data = generate(Blobs())
-    np.testing.assert_array_equal(data.one_hot.argmax(axis=1), data.targets)
-    assert (data.one_hot.sum(axis=1) == 1).all()
+    own = seen(Blobs())
+    np.testing.assert_array_equal(own.one_hot.argmax(axis=1), own.targets)
+    assert (own.one_hot.sum(axis=1) == 1).all()
 
 
 def test_a_class_that_no_training_row_has_is_refused():
@@ -52,5 +146,11 @@ def test_a_class_that_no_training_row_has_is_refused():
 
 def test_values_beyond_float32_are_refused():
     """Inputs that overflow are refused, not trained on."""
-    with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(StudyError, match="NaN or infinite"):
+    with pytest.raises(StudyError, match="NaN or infinite"):
         generate(Blobs(cluster_std=1e300))
+
+
+def test_a_constant_feature_cannot_be_scaled():
+    """Digits have pixels that are always empty: standard scaling is refused by the feature's number."""
+    with pytest.raises(StudyError, match=r"feature 0 is constant on a training part, so standard scaling"):
+        seen(Digits(source="digits"), scaling="standard")
