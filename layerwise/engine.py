@@ -28,6 +28,9 @@ from layerwise.study import GaussianNoise, Layer, MaskingNoise, Optimizer
 VERSION = 1
 """Raised whenever the same stage would give other bits; part of every stage's digest."""
 
+GENERATOR = "philox"
+"""Of the noise, named, since what TensorFlow chooses by itself differs between compiled and plain programs."""
+
 Weights = tuple[np.ndarray, ...]
 
 
@@ -223,7 +226,7 @@ class _Program:
         draw = tf.random.stateless_uniform if isinstance(noise, MaskingNoise) else tf.random.stateless_normal
 
         def of_one_seed(key: tf.Tensor) -> tf.Tensor:
-            return draw(shape, tf.random.experimental.stateless_fold_in(key, step))
+            return draw(shape, tf.random.experimental.stateless_fold_in(key, step, alg=GENERATOR), alg=GENERATOR)
 
         # A loop over the seeds: unrolled, the generator would be compiled once for each of them.
         drawn = tf.map_fn(of_one_seed, keys, fn_output_signature=tf.float32)

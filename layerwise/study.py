@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 BLOCK_SEEDS = 10
 """Seeds that train side by side in one compiled program where layers are small (see :func:`block_size`)."""
 
-WIDE_LAYER = 16_384
+WIDE_LAYER = 100_000
 """Weights in one layer (inputs x units) from which batched products over seeds lose to one seed at a time."""
 
 MAX_FILE_BYTES = 1_000_000
@@ -575,7 +575,8 @@ def _check_batches(study: Study, asked: Procedure, where: str) -> None:
     pool = study.data.split.train
     labelled = asked.labels or pool
     pretraining = labelled if asked.objective == "supervised" else pool
-    wanted = [("training", asked.training.batch_size, pretraining)]
+    # Scratch trains with the settings of fine tuning alone.
+    wanted = [] if asked.control == "scratch" else [("training", asked.training.batch_size, pretraining)]
     if asked.objective == "reconstruction" or asked.control == "random_frozen":
         wanted.append(("head", asked.head.batch_size, labelled))
     if asked.fine_tune is not None:
