@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from flows import environment
 from flows.locks import Busy, claim
-from layerwise.study import Study
+from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,13 +58,14 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> bool:
         return False
     stored = stored_answer(client, run)
     if stored.missing or stored.table is None:
-        console.print(f"{study.name} is finished, but its runs lack {'; '.join(stored.missing)}: completing them.")
+        lacking = "; ".join(stored.missing)
+        _say(f"{study.name} is finished, but its runs lack {lacking}: completing them.", console)
         return False
     _print_results(study, stored.table, run.data.tags.get("layerwise.answer", ""), console)
-    console.print(
+    _say(
         f"{study.name} was finished before: {len(study.arms) * study.seeds} seed runs verified, nothing trained."
         " To compute it afresh: --repeat.",
-        highlight=False,
+        console,
     )
     return True
 
@@ -79,16 +81,21 @@ def _train(study: Study, repeat: str, root: Path, console: Console) -> int:
         except TrackingError as error:
             return _refuse(str(error), WRONG_REQUEST)
         from flows.progress import shown
-        from flows.study import run_study
+        from flows.study import in_one_line, run_study
         from tasks.results import results_block
 
         try:
-            server.wait_ready()
+            with server.ready(), shown(console):
+                storage = results_block(environment.results_folder(root))
+                outcome = run_study.with_options(result_storage=storage)(study, repeat)
         except ServerProblem as error:
             return _refuse(str(error), FAILED)
-        configured = run_study.with_options(result_storage=results_block(environment.results_folder(root)))
-        with shown(console):
-            outcome = configured(study, repeat)
+        except TrackingError as error:
+            return _refuse(str(error), WRONG_REQUEST)
+        except StudyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
+            return _refuse(f"{study.name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED)
     return _report(study, outcome, console)
 
 
@@ -97,10 +104,10 @@ def _report(study: Study, outcome: Outcome, console: Console) -> int:
 
     if outcome.table is not None:
         _print_results(study, outcome.table, " ".join(in_words(outcome.metrics)), console)
-    console.print("Look at the runs: layerwise ui", highlight=False)
+    _say("Look at the runs: layerwise ui", console)
     for place, reason in outcome.failures.items():
         _refuse(f"{place} failed: {reason}", FAILED)
-    for reason in outcome.unpublished:
+    for reason in dict.fromkeys(outcome.unpublished):
         _refuse(f"trained, not published: {reason}; run again to publish it", FAILED)
     return FAILED if outcome.failures or outcome.unpublished else DONE
 
@@ -117,16 +124,21 @@ def _print_results(study: Study, table: pd.DataFrame, answer: str, console: Cons
             printed.add_row(str(int(row["depth"])), str(int(row["layers"])), seeds, *scores)
         console.print(printed)
     if answer:
-        console.print(answer, highlight=False)
+        _say(answer, console)
+
+
+def _say(line: str, console: Console) -> None:
+    """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _mean_and_sd(row: dict, name: str) -> str:
     mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
-    if mean != mean:  # NaN: no seed is intact
+    if math.isnan(mean):  # no seed is intact
         return "-"
-    return f"{mean:.3f}" if sd != sd else f"{mean:.3f} +- {sd:.3f}"
+    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} +- {sd:.3f}"
 
 
 def _refuse(message: str, status: int) -> int:
-    print(f"layerwise: {' '.join(message.split())}", file=sys.stderr)
+    click.echo(f"layerwise: {' '.join(message.split())}", err=True)
     return status

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows import environment
 from layerwise.study import Layer, Study, load, shipped
@@ -18,14 +19,15 @@ def list_shipped() -> None:
         table.add_column(column, overflow="fold", no_wrap=column != "question")
     for name in shipped():
         study = load(name)
-        table.add_row(name, ", ".join(study.arms), str(study.depth), str(study.seeds), study.question)
+        table.add_row(name, ", ".join(study.arms), str(study.depth), str(study.seeds), Text(study.question))
     Console().print(table)
 
 
 def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     """Print what a study trains at each stage, which results exist, and roughly what the rest will take."""
     console = Console()
-    console.print(f"[bold]{study.name}[/bold]  {study.question}", highlight=False)
+    heading = Text.assemble((study.name, "bold"), f"  {study.question}" if study.question else "")
+    console.print(heading, soft_wrap=True)
     training, split = study.training, study.data.split
     console.print(
         f"data      {study.data.source}, {study.data.features} features, {study.data.classes} classes,"
@@ -34,6 +36,7 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
         f" batch size {training.batch_size}, {training.epochs} epochs a stage\n"
         f"seeds     {study.seeds}, in {len(study.blocks())} blocks of {len(study.blocks()[0])} side by side",
         highlight=False,
+        soft_wrap=True,
     )
     for arm in study.arms:
         _show_arm(study, arm, root, repeat, console)
@@ -75,5 +78,3 @@ def _finished_blocks(study: Study, arm: str, root: Path, repeat: str) -> list[in
             parent = pretraining.stage_digest(block, depth, parent)
             counts[depth - 1] += (folder / parent).is_file()
     return counts
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,15 +12,17 @@ import numpy as np
 import pandas as pd
 import yaml
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
 
 from layerwise import figures, network, statistics
 from layerwise.datasets import Data, content_digest
 from layerwise.pretraining import Depth, StageResult
 from layerwise.study import Study
+from tasks import notes
 from tasks.provenance import provenance
 from tasks.results import read_back
 from tasks.tracking.publishing import Point, Publisher, SeedModel
-from tasks.tracking.runs import RunTree, Status, close_runs, open_runs
+from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate
 
@@ -76,28 +79,35 @@ def publish_summary(
     study: Study,
     data: Data,
     metrics: pd.DataFrame,
+    table: pd.DataFrame,
     curves: dict[str, list[np.ndarray]],
     finished: dict[tuple[str, int], int],
-) -> pd.DataFrame:
-    """Summarise over seeds, draw, and send tables, figures, data set and answer; returns the table of results.
+) -> None:
+    """Draw, and send tables, figures, data set and answer.
 
     Args:
         tree: the study's runs.
         study: the study.
         data: its data.
         metrics: one row per arm, seed and depth.
+        table: its summary over seeds; of an arm that is not complete it is not sent, since it would change.
         curves: arm -> one ``(seeds, epochs)`` loss curve a depth.
         finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
     """
-    publisher, table = _publishers[tree.study_run_id], statistics.summarise(metrics)
+    publisher = _publishers[tree.study_run_id]
     for arm, rows in table.groupby("arm", sort=False):
         run_id, own = tree.arm_run_ids[str(arm)], metrics[metrics["arm"] == arm]
+        if len(own) < study.seeds * study.depth:
+            continue
         publisher.metrics(run_id, _aggregates(rows, finished))
         publisher.figure(run_id, "accuracy_by_depth.png", figures.accuracy_by_depth(own, rows))
         publisher.figure(run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): curves[str(arm)]}))
         publisher.table(run_id, "loss_by_epoch.csv", _curve_table(curves[str(arm)]))
+        _publish_datasets(publisher, run_id, study, data)
+        publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
     _publish_study(publisher, tree, study, data, metrics, table)
-    return table
+    key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
+    create_markdown_artifact(notes.answer_note(study, metrics, table), key=key, description=study.question)
 
 
 @task(name="close runs", task_run_name="close MLflow runs")
@@ -117,6 +127,14 @@ def _publish_study(
         publisher.figure(run_id, f"figures/accuracy_by_depth.{suffix}", figures.accuracy_by_depth(metrics, table))
         if data.features == 2:
             publisher.figure(run_id, f"figures/data.{suffix}", figures.scatter(data))
+    _publish_datasets(publisher, run_id, study, data)
+    answer = " ".join(statistics.in_words(metrics))
+    publisher.tags(run_id, {"layerwise.answer": answer, NOTE: notes.study_note(study, tree, metrics, table)})
+    # Last, since a finished study is answered from it: what comes before is then there.
+    publisher.table(run_id, "results.csv", table)
+
+
+def _publish_datasets(publisher: Publisher, run_id: str, study: Study, data: Data) -> None:
     for part, rows in (("train", data.train), ("test", data.test)):
         publisher.dataset(
             run_id,
@@ -127,9 +145,6 @@ def _publish_study(
             features=data.inputs[rows],
             labels=data.targets[rows],
         )
-    publisher.tags(run_id, {"layerwise.answer": " ".join(statistics.in_words(metrics))})
-    # Last, since a finished study is answered from it: what comes before is then there.
-    publisher.table(run_id, "results.csv", table)
 
 
 def _verify_stored(depth: Depth) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefect.utilities.annotations import quote
+
 from layerwise import datasets, pretraining
 from layerwise.datasets import Data
+from layerwise.pretraining import Block, Evaluation, StageResult
 from layerwise.study import Blobs, digest_of
 from tasks.results import stage_task
 
@@ -31,18 +34,37 @@ def generate_data(spec: Blobs) -> Data:
     return _generate_data(spec, digest_of(identity))
 
 
-base = stage_task(
+_base = stage_task(
     pretraining.base,
     name="base",
     task_run_name=lambda parameters: _run_name(parameters, "base"),
 )
-add_layer = stage_task(
+_add_layer = stage_task(
     pretraining.add_layer,
     name="add layer",
     task_run_name=lambda parameters: _run_name(parameters, "add layer {next}"),
 )
-evaluate = stage_task(
+_evaluate = stage_task(
     pretraining.evaluate,
     name="evaluate",
     task_run_name=lambda parameters: _run_name(parameters, "evaluate depth {depth}"),
 )
+
+# Left to itself, Prefect looks through every argument for results of other tasks, so that each stage hangs on all
+# below it, several times over. Quoted arguments it leaves alone, and wait_for names the one task that is built on:
+# the graph is then the study's. A result's digest is a part of it that nothing else holds.
+
+
+def base(block: Block, data: Data, digest: str) -> StageResult:
+    """The task of :func:`layerwise.pretraining.base`."""
+    return _base(quote(block), quote(data), digest, wait_for=[data.digest])
+
+
+def add_layer(block: Block, data: Data, chain: tuple[StageResult, ...], digest: str) -> StageResult:
+    """The task of :func:`layerwise.pretraining.add_layer`."""
+    return _add_layer(quote(block), quote(data), quote(chain), digest, wait_for=[chain[-1].digest])
+
+
+def evaluate(block: Block, data: Data, chain: tuple[StageResult, ...], digest: str) -> Evaluation:
+    """The task of :func:`layerwise.pretraining.evaluate`."""
+    return _evaluate(quote(block), quote(data), quote(chain), digest, wait_for=[chain[-1].digest])

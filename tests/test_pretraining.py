@@ -44,7 +44,9 @@ def test_frozen_layers_keep_their_bits_and_the_new_one_moves():
             for lower, kept in zip(below.weights(position)[:count], above.weights(position)[:count], strict=True):
                 np.testing.assert_array_equal(lower, kept)
         start = pretraining._fresh("add_layer", len(above.chain), study.network.hidden[0], (10,), above.block.seeds)
-        for before, after in zip((*start, *below.chain[-1].output), (*above.chain[-1].hidden, *above.chain[-1].output), strict=True):
+        for before, after in zip(
+            (*start, *below.chain[-1].output), (*above.chain[-1].hidden, *above.chain[-1].output), strict=True
+        ):
             assert (before != after).reshape(10, -1).any(axis=1).all()
     assert data.digest == depths[0].block.data_digest
 
