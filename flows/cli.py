@@ -8,6 +8,7 @@ Exit status: 0 done; 1 it ran and something failed; 2 the request was wrong; 75 
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,16 @@ DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 class Commands(click.Group):
     """A group that keeps its commands in the order a newcomer meets them, and names the nearest to a wrong one."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
         """The commands as they were added."""
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C is answered here, for Click would print an empty line first."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(_refuse("interrupted.", FAILED))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, Any]:
         """Find a command, or say which one was probably meant."""
@@ -150,27 +158,42 @@ def _repeat_name(repeat: str) -> str:
 
 def main() -> None:
     """The ``layerwise`` command: every refusal is one line on standard error, without a traceback."""
+    _end_as_by_ctrl_c()
     sys.exit(_status())
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let a request to end, and a terminal that closes, close runs and servers as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup, for one, has it ignored
+            signal.signal(number, signal.default_int_handler)
 
 
 def _status() -> int:
     from layerwise.study import StudyError
 
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="layerwise", standalone_mode=False)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else DONE
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except click.ClickException as error:
-        return _refuse(error.format_message(), WRONG_REQUEST)
-    except (StudyError, environment.EnvironmentProblem) as error:
-        return _refuse(str(error), WRONG_REQUEST)
+    except click.exceptions.NoArgsIsHelpError as nothing_asked:
+        click.echo(nothing_asked.format_message())
+    except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
+        return _refuse(_in_words(error), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):
         return _refuse("interrupted.", FAILED)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()
     return DONE
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "layerwise"
+        return f"{error.format_message()} `{command} --help` shows what it takes."
+    return error.format_message() if isinstance(error, click.ClickException) else str(error)
 
 
 def _refuse(message: str, status: int) -> int:

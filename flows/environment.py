@@ -56,6 +56,7 @@ SERVER_SETTINGS = {
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_UI_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # its console is server.log
     # The catalogue of block types is for people who fill in forms; the pages' server has it.
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,11 +13,28 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from flows import environment
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
 READY_WITHIN = 120.0
 """Seconds that a server may take to answer on a slow machine."""
+
+LINKS = 5
+"""Studies whose runs are linked when the pages open, the latest first."""
+
+PREFECT_PAGE = {
+    # Where the page finds its API: on its own port, whichever that is and through whatever tunnel it is seen.
+    # Without this the page calls port 4200.
+    "PREFECT_SERVER_UI_API_URL": "/api",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # The second edition of the page asks an analytics company for its configuration whatever the settings say.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+}
 
 
 class PageProblem(RuntimeError):
@@ -37,27 +55,46 @@ def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
             return _refuse(f"both pages would use port {port}; give {option} another one.")
         if _taken(port):
             return _refuse(f"port {port} is taken; choose another with {option}, or stop what uses it.")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a stopped service, a closed terminal: like Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     try:
         return _serve(root, mlflow_port, prefect_port)
     except PageProblem as problem:
         return _refuse(str(problem), status=1)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        return 0
 
 
 def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
     from tasks.tracking.store import TrackingError, open_store
 
     try:
-        open_store(root)  # creates it where it is missing, so that the page has something to show
+        client = open_store(root)  # creates it where it is missing, so that the page has something to show
     except TrackingError as error:
         return _refuse(str(error))
-    with _running("mlflow", _mlflow_command(root, mlflow_port), root) as mlflow:
-        with _running("prefect", _prefect_command(prefect_port), root) as prefect:
+    with _running("mlflow", _mlflow_command(root, mlflow_port), root, {}) as mlflow:
+        with _running("prefect", _prefect_command(prefect_port), root, PREFECT_PAGE) as prefect:
             _wait(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
             _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
             print(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models", flush=True)
-            print(f"Prefect  http://127.0.0.1:{prefect_port}   flow runs and their task graphs", flush=True)
+            for experiment in _latest(client):
+                print(f"         {_runs_page(mlflow_port, experiment)}   {experiment.name}", flush=True)
+            print('         At its top left choose "Model training", once.', flush=True)
+            print(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs", flush=True)
             print("Ctrl-C stops both.", flush=True)
-            return _until_interrupted({"mlflow": mlflow, "prefect": prefect})
+            _watch({"mlflow": mlflow, "prefect": prefect})
+
+
+def _latest(client: MlflowClient) -> list[Experiment]:
+    latest_first = ["last_update_time DESC"]
+    named = "name != 'Default'"  # MLflow's own, which holds no study
+    return list(client.search_experiments(max_results=LINKS, filter_string=named, order_by=latest_first))
+
+
+def _runs_page(port: int, experiment: Experiment) -> str:
+    """An experiment's runs; MLflow opens it on pages for language models unless the address says otherwise."""
+    return f"http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
 
 
 def _mlflow_command(root: Path, port: int) -> list[str]:
@@ -74,12 +111,17 @@ def _prefect_command(port: int) -> list[str]:
 
 
 @contextmanager
-def _running(name: str, command: list[str], root: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(name: str, command: list[str], root: Path, settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A server in a process group of its own, its output in a log file, ended when the body is left."""
-    environ = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    inherited = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     with _log(root, name).open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=inherited | settings,
+            start_new_session=True,
         )
     try:
         yield process
@@ -88,8 +130,6 @@ def _running(name: str, command: list[str], root: Path) -> Iterator[subprocess.P
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    import signal
-
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)  # a server has workers of its own
@@ -115,16 +155,12 @@ def _wait(process: subprocess.Popen[bytes], url: str, root: Path) -> None:
     raise PageProblem(f"nothing answers at {url} after {READY_WITHIN:.0f} s; see {_log(root, '*')}.")
 
 
-def _until_interrupted(servers: dict[str, subprocess.Popen[bytes]]) -> int:
-    try:
-        while True:
-            for name, server in servers.items():
-                if server.poll() is not None:
-                    raise PageProblem(f"the {name} server ended with status {server.returncode}.")
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        print("stopped", flush=True)
-        return 0
+def _watch(servers: dict[str, subprocess.Popen[bytes]]) -> NoReturn:
+    while True:
+        for name, server in servers.items():
+            if server.poll() is not None:
+                raise PageProblem(f"the {name} server ended with status {server.returncode}.")
+        time.sleep(0.5)
 
 
 def _log(root: Path, name: str) -> Path:

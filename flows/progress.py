@@ -116,4 +116,5 @@ class _LinePhase:
             return
         self.said, elapsed = now, now - self.started
         left = f", about {elapsed / self.done * (self.total - self.done):.0f} s left" if self.done < self.total else ""
-        self.console.print(f"{self.phase} {self.done}/{self.total}  {detail}  {elapsed:.0f} s{left}", highlight=False)
+        line = f"{self.phase} {self.done}/{self.total}  {detail}  {elapsed:.0f} s{left}"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from flows import environment
 from flows.locks import Busy, claim
-from layerwise.study import Study
+from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,13 +58,14 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> bool:
         return False
     stored = stored_answer(client, run)
     if stored.missing or stored.table is None:
-        console.print(f"{study.name} is finished, but its runs lack {'; '.join(stored.missing)}: completing them.")
+        lacking = "; ".join(stored.missing)
+        _say(f"{study.name} is finished, but its runs lack {lacking}: completing them.", console)
         return False
     _print_results(study, stored.table, run.data.tags.get("layerwise.answer", ""), console)
-    console.print(
+    _say(
         f"{study.name} was finished before: {len(study.arms) * study.seeds} seed runs verified, nothing trained."
         " To compute it afresh: --repeat.",
-        highlight=False,
+        console,
     )
     return True
 
@@ -79,16 +81,21 @@ def _train(study: Study, repeat: str, root: Path, console: Console) -> int:
         except TrackingError as error:
             return _refuse(str(error), WRONG_REQUEST)
         from flows.progress import shown
-        from flows.study import run_study
+        from flows.study import in_one_line, run_study
         from tasks.results import results_block
 
         try:
-            server.wait_ready()
+            with server.ready(), shown(console):
+                storage = results_block(environment.results_folder(root))
+                outcome = run_study.with_options(result_storage=storage)(study, repeat)
         except ServerProblem as error:
             return _refuse(str(error), FAILED)
-        configured = run_study.with_options(result_storage=results_block(environment.results_folder(root)))
-        with shown(console):
-            outcome = configured(study, repeat)
+        except TrackingError as error:
+            return _refuse(str(error), WRONG_REQUEST)
+        except StudyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
+            return _refuse(f"{study.name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED)
     return _report(study, outcome, console)
 
 
@@ -96,37 +103,61 @@ def _report(study: Study, outcome: Outcome, console: Console) -> int:
     from layerwise.statistics import in_words
 
     if outcome.table is not None:
-        _print_results(study, outcome.table, " ".join(in_words(outcome.metrics)), console)
-    console.print("Look at the runs: layerwise ui", highlight=False)
+        _print_results(study, outcome.table, "\n".join(in_words(outcome.metrics)), console)
+    _say("Look at the runs: layerwise ui", console)
     for place, reason in outcome.failures.items():
         _refuse(f"{place} failed: {reason}", FAILED)
-    for reason in outcome.unpublished:
+    for reason in dict.fromkeys(outcome.unpublished):
         _refuse(f"trained, not published: {reason}; run again to publish it", FAILED)
     return FAILED if outcome.failures or outcome.unpublished else DONE
 
 
+COLUMNS = {
+    "train_accuracy": "train accuracy",
+    "test_accuracy": "test accuracy",
+    "fine_tuned_train_accuracy": "tuned, train",
+    "fine_tuned_test_accuracy": "tuned, test",
+    "test_reconstruction_mse": "test error",
+}
+"""The scores that the terminal shows, where an arm has them; all others are in the results table."""
+
+
 def _print_results(study: Study, table: pd.DataFrame, answer: str, console: Console) -> None:
     for arm, rows in table.groupby("arm", sort=False):
+        shown = {name: label for name, label in COLUMNS.items() if _has(rows, name)}
         printed = Table(box=None, pad_edge=False, title=f"{study.name}, arm {arm}", title_justify="left")
-        for column in ("depth", "layers", "seeds", "train accuracy", "test accuracy"):
-            printed.add_column(column, justify="right")
+        for column in ("depth", "layers", "seeds", *shown.values()):
+            printed.add_column(column, justify="right", no_wrap=True)
         for row in rows.to_dict("records"):
-            intact = int(row["seeds"] - row["diverged"])
-            seeds = f"{intact}" if intact == row["seeds"] else f"{intact} of {int(row['seeds'])}"
-            scores = (_mean_and_sd(row, f"{part}_accuracy") for part in ("train", "test"))
-            printed.add_row(str(int(row["depth"])), str(int(row["layers"])), seeds, *scores)
+            scores = (_mean_and_sd(row, name) for name in shown)
+            printed.add_row(str(int(row["depth"])), str(int(row["layers"])), _seeds(row), *scores)
         console.print(printed)
-    if answer:
-        console.print(answer, highlight=False)
+    for line in answer.splitlines():
+        _say(line, console)
+
+
+def _has(rows: pd.DataFrame, name: str) -> bool:
+    return f"{name}_mean" in rows and bool(rows[f"{name}_median"].notna().any())
+
+
+def _seeds(row: dict) -> str:
+    """How many seeds the means are over, and how many there are where some diverged or collapsed."""
+    intact = int(row["seeds"] - row["diverged"] - row["collapsed"])
+    return f"{intact}" if intact == row["seeds"] else f"{intact} of {int(row['seeds'])}"
+
+
+def _say(line: str, console: Console) -> None:
+    """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _mean_and_sd(row: dict, name: str) -> str:
-    mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
-    if mean != mean:  # NaN: no seed is intact
-        return "-"
-    return f"{mean:.3f}" if sd != sd else f"{mean:.3f} +- {sd:.3f}"
+    mean, sd, median = (row[f"{name}_{key}"] for key in ("mean", "sd", "median"))
+    if math.isnan(mean):  # no seed is intact, so there is no mean; the median is over all that are finite
+        return "-" if math.isnan(median) else f"median {median:.3f}"
+    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} +- {sd:.3f}"
 
 
 def _refuse(message: str, status: int) -> int:
-    print(f"layerwise: {' '.join(message.split())}", file=sys.stderr)
+    click.echo(f"layerwise: {' '.join(message.split())}", err=True)
     return status

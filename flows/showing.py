@@ -2,78 +2,162 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows import environment
-from layerwise.study import Layer, Study, load, shipped
+from layerwise.study import Study, load, shipped
+
+if TYPE_CHECKING:
+    from layerwise.datasets import Data
+    from layerwise.pretraining import Block, Chain, Evaluation, StageResult
 
 
 def list_shipped() -> None:
-    """Print the ready-made studies, one a line."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("study", "arms", "depth", "seeds", "question"):
-        table.add_column(column, overflow="fold", no_wrap=column != "question")
+    """Print the ready-made studies: name, size, and the question below it."""
+    console = Console()
     for name in shipped():
         study = load(name)
-        table.add_row(name, ", ".join(study.arms), str(study.depth), str(study.seeds), study.question)
-    Console().print(table)
+        arms = f"{len(study.arms)} arm{'s' if len(study.arms) > 1 else ''}"
+        size = f"{arms}, depth {study.depth}, {study.seeds} seeds"
+        console.print(Text.assemble((f"{name:<20}", "bold"), f" {size}"), soft_wrap=True)
+        console.print(Text(f"    {study.question}"), soft_wrap=True)
 
 
 def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
-    """Print what a study trains at each stage, which results exist, and roughly what the rest will take."""
+    """Print what a study trains at each stage, and which results exist already."""
     console = Console()
-    console.print(f"[bold]{study.name}[/bold]  {study.question}", highlight=False)
-    training, split = study.training, study.data.split
+    heading = Text.assemble((study.name, "bold"), f"  {study.question}" if study.question else "")
+    console.print(heading, soft_wrap=True)
+    split, shape, blocks = study.data.split, study.data.shape(), study.blocks()
+    validation = f", {split.validation} validation" if split.validation else ""
     console.print(
-        f"data      {study.data.source}, {study.data.features} features, {study.data.classes} classes,"
-        f" {split.train} training and {split.test} test rows\n"
-        f"training  {training.optimizer.name}, learning rate {training.optimizer.learning_rate:g},"
-        f" batch size {training.batch_size}, {training.epochs} epochs a stage\n"
-        f"seeds     {study.seeds}, in {len(study.blocks())} blocks of {len(study.blocks()[0])} side by side",
+        f"data   {study.data.source}, {shape.features} features, {shape.classes} classes,"
+        f" {split.train} training{validation} and {split.test} test rows\n"
+        f"seeds  {study.seeds}, in {len(blocks)} block{'s' if len(blocks) > 1 else ''} of {len(blocks[0])} side by side",
         highlight=False,
+        soft_wrap=True,
     )
+    survey = Survey(environment.results_folder(root))
     for arm in study.arms:
-        _show_arm(study, arm, root, repeat, console)
+        _show_arm(study, arm, repeat, survey, console)
+    left, known = len(survey.wanted - survey.found), len(survey.wanted)
+    console.print(f"{left} of {known} stages left to train; arms share those they have in common", highlight=False)
 
 
-def _show_arm(study: Study, arm: str, root: Path, repeat: str, console: Console) -> None:
-    done = _finished_blocks(study, arm, root, repeat)
-    table = Table(box=None, pad_edge=False, title=f"arm {arm}", title_justify="left")
-    for column in ("depth", "stage", "trains", "frozen below", "weights that train", "blocks done"):
-        table.add_column(column, justify="right" if column.startswith(("weights", "blocks")) else "left")
-    width, blocks = study.data.features, len(study.blocks())
-    for depth, layer in enumerate(study.network.hidden, start=1):
-        stage = "base" if depth == 1 else "add_layer"
-        frozen = "-" if depth == 1 else "hidden 1" if depth == 2 else f"hidden 1..{depth - 1}"
-        weights = _weights(width, layer) + (layer.units + 1) * study.data.classes
-        trains = f"hidden {depth} ({layer.units} {layer.activation}), output"
-        table.add_row(str(depth), stage, trains, frozen, f"{weights:,}", f"{done[depth - 1]}/{blocks}")
-        width = layer.units
+def _show_arm(study: Study, arm: str, repeat: str, survey: Survey, console: Console) -> None:
+    asked, said = study.procedure(arm), study.arms[arm]
+    training, noise = asked.training, f", {asked.noise.kind} noise" if asked.noise else ""
+    labels = f", {asked.labels} labels" if asked.labels else ""
+    kind = f"{asked.control} of {said.of or 'the first arm'}, " if asked.control else ""
+    console.print(
+        f"\narm {arm}: {kind}{asked.objective}{noise}{labels}; layers "
+        + "-".join(str(layer.units) for layer in asked.layers)
+        + f"; {training.optimizer.name} {training.optimizer.learning_rate:g}, batch size {training.batch_size},"
+        f" {training.epochs} epochs a stage",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("depth", "stage", "trains", "frozen"):
+        table.add_column(column)
+    table.add_column("blocks done", justify="right")
+    for (depth, stage), (done, blocks) in survey.stages(study, arm, repeat).items():
+        table.add_row(str(depth), stage, *_in_words(stage, depth), f"{done}/{blocks}")
     console.print(table)
-    left = study.depth * blocks - sum(done)
-    console.print(f"{left} of {study.depth * blocks} stages left to train", highlight=False)
 
 
-def _weights(width: int, layer: Layer) -> int:
-    return (width + 1) * layer.units
+def _in_words(stage: str, depth: int) -> tuple[str, str]:
+    """What a stage trains, and what it leaves frozen."""
+    every = "hidden 1" if depth == 1 else f"hidden 1..{depth}"
+    below = "-" if depth == 1 else "hidden 1" if depth == 2 else f"hidden 1..{depth - 1}"
+    return {
+        "head": ("a new output layer", every),
+        "fine_tune": (f"{every}, output", "-"),
+        "jointly": (f"{every}, output", "-"),
+    }.get(stage, (f"hidden {depth}, output", below))
 
 
-def _finished_blocks(study: Study, arm: str, root: Path, repeat: str) -> list[int]:
-    """For each depth, how many blocks have their stage result on disk; found by digest, without TensorFlow."""
-    folder = environment.results_folder(root)
-    if not folder.is_dir():
-        return [0] * study.depth
-    from layerwise import datasets, pretraining
+@dataclass
+class Survey:
+    """The stages of an arm as digests alone: runs the algorithm's own order of stages, and trains none of them."""
 
-    counts = [0] * study.depth
-    for block in pretraining.blocks(study, arm, datasets.generate(study.data).digest, repeat):
-        parent = block.data_digest
-        for depth in range(1, study.depth + 1):
-            parent = pretraining.stage_digest(block, depth, parent)
-            counts[depth - 1] += (folder / parent).is_file()
-    return counts
+    folder: Path
+    wanted: set[str] = field(default_factory=set)
+    found: set[str] = field(default_factory=set)
+    met: list[tuple[int, str, str]] = field(default_factory=list)
 
+    def stages(self, study: Study, arm: str, repeat: str) -> dict[tuple[int, str], tuple[int, int]]:
+        """``(depth, stage)`` -> how many blocks have it on disk, and how many there are."""
+        from layerwise import datasets, pretraining
 
+        data, self.met = datasets.generate(study.data), []
+        for block in pretraining.blocks(study, arm, data.digest, repeat):
+            for _ in pretraining.depths(block, data, steps=self):
+                pass
+        done, blocks = Counter(), Counter()
+        for depth, stage, digest in dict.fromkeys(self.met):
+            self.wanted.add(digest)
+            blocks[depth, stage] += 1
+            if (self.folder / digest).is_file():
+                self.found.add(digest)
+                done[depth, stage] += 1
+        return {key: (done[key], count) for key, count in blocks.items()}
+
+    def base(self, block: Block, _data: Data, digest: str) -> StageResult:
+        """Note the stage."""
+        return self._met(block, "base", 1, digest)
+
+    def add_layer(self, block: Block, _data: Data, chain: Chain, digest: str) -> StageResult:
+        """Note the stage."""
+        return self._met(block, "add_layer", len(chain) + 1, digest)
+
+    def head(self, block: Block, _data: Data, chain: Chain, digest: str) -> StageResult:
+        """Note the stage."""
+        return self._met(block, "head", len(chain), digest)
+
+    def fine_tune(self, block: Block, _data: Data, chain: Chain, _top: StageResult | None, digest: str) -> StageResult:
+        """Note the stage."""
+        return self._met(block, "fine_tune", len(chain), digest)
+
+    def jointly(self, block: Block, _data: Data, depth: int, digest: str) -> StageResult:
+        """Note the stage."""
+        return self._met(block, "jointly", depth, digest)
+
+    def evaluate(self, block: Block, _data: Data, chain: Chain, _head: object, digest: str) -> Evaluation:
+        """Say nothing of scores: they cost next to nothing."""
+        from layerwise.pretraining import Evaluation
+
+        none = np.zeros(len(block.seeds), bool)
+        return Evaluation(len(chain), {}, none, none, digest, 0)
+
+    def untrained(self, block: Block, data: Data, chain: Chain) -> StageResult:
+        """A layer that no stage trains."""
+        from layerwise import pretraining
+
+        return pretraining.untrained(block, data, chain, hidden=())
+
+    def permuted(self, block: Block, data: Data, chain: Chain) -> Chain:
+        """The chain, shuffled."""
+        from layerwise import pretraining
+
+        return pretraining.permuted(block, data, chain)
+
+    def unrolled(self, block: Block, data: Data, result: StageResult) -> Chain:
+        """The result as a chain."""
+        from layerwise import pretraining
+
+        return pretraining.unrolled(block, data, result)
+
+    def _met(self, block: Block, stage: str, depth: int, digest: str) -> StageResult:
+        from layerwise.pretraining import without_training
+
+        self.met.append((depth, stage, digest))
+        return without_training(block, stage, depth, (), digest)

@@ -1,6 +1,7 @@
 """The main path: a study as a Prefect flow.
 
-    data -> for each arm, for each block of seeds: base -> evaluate -> (add layer -> evaluate) x depth
+    data -> for each arm, for each block of seeds:
+                base -> evaluate -> (add layer -> evaluate) x depth, with a head and fine tuning where the arm asks
          -> summarise and draw
 
 Training goes on in this thread; what is trained is published from another, so that neither waits for the other.
@@ -14,12 +15,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from prefect import flow
+from prefect import allow_failure, flow
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 
 from flows import progress
-from layerwise import pretraining
+from layerwise import pretraining, statistics
 from layerwise.datasets import Data
 from layerwise.pretraining import Block, Depth
 from layerwise.study import Study
@@ -36,19 +39,26 @@ class Trained:
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    unpublished: list[str] = field(default_factory=list)
+    examples: dict[str, list[Depth]] = field(default_factory=dict)
 
     def add(self, depth: Depth) -> None:
         """Take in one depth of one block."""
-        arm, number = depth.block.arm, depth.evaluation.depth
+        arm, number = depth.block.arm, depth.depth
+        if depth.block.seeds[0] == 0:
+            self.examples.setdefault(arm, []).append(depth)
         self.records += pretraining.rows(depth)
         self.curves.setdefault(arm, {}).setdefault(number, []).append(
             depth.chain[-1].loss_curve[: depth.block.reported]
         )
         self.finished[arm, number] = max(self.finished.get((arm, number), 0), depth.evaluation.finished)
 
-    def curves_by_depth(self) -> dict[str, list[np.ndarray]]:
-        """Arm -> one ``(seeds, epochs)`` array a depth."""
-        return {arm: [np.concatenate(parts) for parts in depths.values()] for arm, depths in self.curves.items()}
+    def curves_by_depth(self) -> dict[str, dict[int, np.ndarray]]:
+        """Arm -> depth -> ``(seeds, epochs)`` loss curves."""
+        return {
+            arm: {depth: np.concatenate(parts) for depth, parts in depths.items()}
+            for arm, depths in self.curves.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,15 @@ class Outcome:
     unpublished: list[str]
 
 
+def _flow_run_name() -> str:
+    """The study and its repeat, as its MLflow runs are named."""
+    asked = flow_run.parameters
+    return " · ".join(filter(None, [asked["study"].name, asked.get("repeat")]))
+
+
 @flow(
     name="study",
-    flow_run_name="{study.name}",
+    flow_run_name=_flow_run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # ty: ignore[invalid-argument-type]
     persist_result=False,
     validate_parameters=True,
@@ -76,24 +92,26 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
         repeat: the name of a deliberate repeat; empty to continue or complete the study's own run.
     """
     trained = Trained()
+    data = training.generate_data(study.data)
     with tracked(study, repeat, trained) as tree:
-        data = training.generate_data(study.data)
-        bar = progress.begin("training", len(study.arms) * len(study.blocks()) * study.depth)
+        bar = progress.begin("training", sum(len(study.procedure(arm).depths) for arm in study.arms) * len(study.blocks()))
         publishing = Publishing(tree, data, study)
         for arm in study.arms:
             for block in pretraining.blocks(study, arm, data.digest, repeat):
-                with failures_recorded(trained, block):
+                with failures_noted(trained, block):
                     for depth in pretraining.depths(block, data, steps=training):
                         trained.add(depth)
                         publishing.add(depth)
-                        bar.advance(f"{arm}, seeds {block.seeds[0]}-{block.seeds[-1]}, depth {depth.evaluation.depth}")
-        unpublished = publishing.finish()
+                        bar.advance(f"{arm}, seeds {block.seeds[0]}-{block.seeds[-1]}, depth {depth.depth}")
+        trained.unpublished += publishing.finish()
         metrics = pd.DataFrame(trained.records)
-        table = None
-        if len(metrics):
-            curves = trained.curves_by_depth()
-            table = publish_summary(tree, study, data, metrics, curves, trained.finished)
-    return Outcome(table, metrics, trained.failures, unpublished)
+        table = statistics.summarise(metrics) if len(metrics) else None
+        if table is not None:
+            with unpublished_noted(trained):
+                held = (tree, study, data, metrics, table, trained.curves_by_depth(), trained.finished, trained.examples)
+                sent = [allow_failure(future) for future in publishing.sent]
+                publish_summary(*(quote(value) for value in held), wait_for=sent)
+    return Outcome(table, metrics, trained.failures, trained.unpublished)
 
 
 class Publishing:
@@ -120,17 +138,23 @@ class Publishing:
         for future in self.sent:
             outcome = future.result(raise_on_failure=False)
             if isinstance(outcome, BaseException):
-                problems.append(str(outcome))
+                problems.append(in_one_line(outcome))
             bar.advance("models and metrics")
         return problems
 
     def _send(self) -> None:
         if not self.waiting:
             return
-        block, first, last = self.waiting[0].block, self.waiting[0].evaluation.depth, self.waiting[-1].evaluation.depth
-        label = f"{block.arm} seeds {block.seeds[0]}-{block.seeds[-1]}: depth {first}-{last}"
+        block, first, last = self.waiting[0].block, self.waiting[0].depth, self.waiting[-1].depth
+        span = f"depth {first}" if first == last else f"depths {first}-{last}"
+        label = f"{block.arm} seeds {block.seeds[0]}-{block.seeds[-1]}: {span}"
         models = self.study.track.models
-        self.sent.append(publish_depths.submit(self.tree, self.waiting, self.data, models, label))
+        # Quoted, as in tasks/training.py: the graph shows which scores are sent, and no other edge.
+        scores = [depth.evaluation.digest for depth in self.waiting]
+        sent = publish_depths.submit(
+            quote(self.tree), quote(self.waiting), quote(self.data), models, label, wait_for=scores
+        )
+        self.sent.append(sent)
         self.waiting = []
 
 
@@ -141,20 +165,37 @@ def tracked(study: Study, repeat: str, trained: Trained) -> Iterator[RunTree]:
     try:
         yield tree
     except Exception:
-        close_tree(tree, "FAILED")
+        with unpublished_noted(trained):
+            close_tree(tree, "FAILED")
         raise
     except BaseException:  # Ctrl-C, or a signal to end: the next run takes over where this one stopped
-        close_tree.fn(tree, "KILLED")
+        with unpublished_noted(trained):
+            close_tree.fn(tree, "KILLED")
         raise
     failed = sorted({name.partition(",")[0] for name in trained.failures})
-    close_tree(tree, "FINISHED", failed)
+    with unpublished_noted(trained):
+        # A study that is FINISHED is answered from its runs, so whatever they lack must keep them from it.
+        close_tree(tree, "FAILED" if trained.unpublished else "FINISHED", failed)
 
 
 @contextmanager
-def failures_recorded(trained: Trained, block: Block) -> Iterator[None]:
-    """One failing block does not stop the others: it is recorded, and fails the run at its end."""
+def failures_noted(trained: Trained, block: Block) -> Iterator[None]:
+    """One failing block does not stop the others: it is noted, and fails the run at its end."""
     try:
         yield
-    except Exception as error:
-        place = f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}"
-        trained.failures[place] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except Exception as error:  # noqa: BLE001 - whatever stops one block need not stop another
+        trained.failures[f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}"] = in_one_line(error)
+
+
+@contextmanager
+def unpublished_noted(trained: Trained) -> Iterator[None]:
+    """What cannot be published does not cost the answer: it is noted, and the next run sends it."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from MLflow, the results are on disk
+        trained.unpublished.append(in_one_line(error))
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error's kind and message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

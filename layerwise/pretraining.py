@@ -41,6 +41,9 @@ FEATURES_KEPT = 2
 FINE_TUNED = "fine_tuned_"
 """Prefix of the scores of the fine-tuned network."""
 
+UNTRAINED = ("untrained", "permuted")
+"""Stages that train nothing: made anew at every call, and never stored."""
+
 Objective = Literal["labels", "reconstruction"]
 Weights = tuple[np.ndarray, ...]
 
@@ -179,10 +182,11 @@ class Depth:
         return len(self.chain)
 
     @property
-    def results(self) -> tuple[StageResult, ...]:
-        """The stages that this depth added: its own, its head, and those of the fine-tuned network."""
-        own = (self.chain[-1],) if self.head is None else (self.chain[-1], self.head)
-        return own if self.fine_tuned is None else own + self.fine_tuned.results
+    def stored(self) -> tuple[StageResult | Evaluation, ...]:
+        """What this depth rests on that was computed as a stage of its own, and can be found by its digest."""
+        made = [self.chain[-1], self.head, self.evaluation]
+        own = tuple(one for one in made if one is not None and getattr(one, "stage", "") not in UNTRAINED)
+        return own if self.fine_tuned is None else own + self.fine_tuned.stored
 
     def networks(self) -> Iterator[Network]:
         """The networks of this depth, each under its own name."""
@@ -221,7 +225,7 @@ def depths(block: Block, data: Data, *, steps: ModuleType | Any = None) -> Itera
     Args:
         block: what to train.
         data: the study's data.
-        steps: where the stages come from: this module, or one that wraps them with caching and tracking.
+        steps: where the stages come from: this module, or one that has the same names and wraps them.
     """
     steps, asked = steps or sys.modules[__name__], block.procedure
     chain: Chain = ()
@@ -229,9 +233,9 @@ def depths(block: Block, data: Data, *, steps: ModuleType | Any = None) -> Itera
         if asked.control in {"end_to_end", "scratch"}:
             if depth not in asked.depths:
                 continue
-            chain = unrolled(block, data, steps.jointly(block, data, depth, jointly_digest(block, depth)))
+            chain = steps.unrolled(block, data, steps.jointly(block, data, depth, jointly_digest(block, depth)))
         elif asked.control == "random_frozen":
-            chain = (*chain, untrained(block, data, chain))
+            chain = (*chain, steps.untrained(block, data, chain))
         else:
             key = greedy_digest(block, depth, chain[-1].digest if chain else "")
             grown = steps.base(block, data, key) if depth == 1 else steps.add_layer(block, data, chain, key)
@@ -247,7 +251,7 @@ def _finish(block: Block, data: Data, chain: Chain, steps: Any) -> Depth:
     """Fit a head where one is needed, score, and fine-tune where it is wanted."""
     asked = block.procedure
     if asked.control == "permuted":
-        chain = permuted(block, data, chain)
+        chain = steps.permuted(block, data, chain)
     head = None
     if asked.objective == "reconstruction" or asked.control in {"random_frozen", "permuted"}:
         head = steps.head(block, data, chain, head_digest(block, chain))
@@ -265,11 +269,11 @@ def _tune(plain: Depth, data: Data, steps: Any) -> Depth:
     if objective in {"reconstruction", "both"}:
         key = fine_tune_digest(block, chain, None)
         tuned = steps.fine_tune(block, data, chain, None, key)
-        chain = unrolled(block, data, tuned)
+        chain = steps.unrolled(block, data, tuned)
         head = steps.head(block, data, chain, head_digest(block, chain))
     if objective in {"labels", "both"}:
         tuned = steps.fine_tune(block, data, chain, head or chain[-1], fine_tune_digest(block, chain, head or chain[-1]))
-        chain = unrolled(block, data, tuned)
+        chain = steps.unrolled(block, data, tuned)
         if head is not None:  # the tuned output is a head's; the reconstruction no longer fits the hidden layers
             head = dataclasses.replace(tuned, hidden=())
             chain = (*chain[:-1], dataclasses.replace(chain[-1], output=()))
@@ -377,13 +381,20 @@ def jointly(block: Block, data: Data, depth: int, digest: str) -> StageResult:
     return _fit(block, data, stage, block.view(data).inputs, layers=layers, hidden=hidden, output=output, digest=digest)
 
 
-def untrained(block: Block, data: Data, chain: Chain) -> StageResult:
-    """One more hidden layer with the weights that greedy training would begin with, and no output layer."""
+def untrained(block: Block, data: Data, chain: Chain, *, hidden: Weights | None = None) -> StageResult:
+    """One more hidden layer with the weights that greedy training would begin with, and no output layer.
+
+    Args:
+        block: the seeds and their procedure.
+        data: the study's data.
+        chain: the layers below, bottom up.
+        hidden: the layer's weights, where they are known or not wanted.
+    """
     depth = len(chain) + 1
     parent = chain[-1].digest if chain else _data_identity(block, "reconstruction")
     key = _digest(block, "untrained", parent, {"layer": block.layers[depth - 1].canonical()})
-    shape = _input_shapes(block, data, depth)[-1]
-    return _without_training(block, "untrained", depth, _fresh_layer(block, depth, shape), key)
+    weights = _fresh_layer(block, depth, _input_shapes(block, data, depth)[-1]) if hidden is None else hidden
+    return without_training(block, "untrained", depth, weights, key)
 
 
 def permuted(block: Block, data: Data, chain: Chain) -> Chain:
@@ -398,26 +409,25 @@ def permuted(block: Block, data: Data, chain: Chain) -> Chain:
             for place, values in enumerate(result.hidden)
         )  # fmt: skip
         key = _digest(block, "permuted", result.digest, {"below": shuffled[-1].digest if shuffled else ""})
-        made = _without_training(block, "permuted", depth, hidden, key)
+        made = without_training(block, "permuted", depth, hidden, key)
         shuffled = (*shuffled, dataclasses.replace(made, diverged=result.diverged))
     return shuffled
 
 
 def unrolled(block: Block, data: Data, result: StageResult) -> Chain:
     """A result that holds all hidden layers as a chain of one result a layer; the top one has the output layer."""
-    from layerwise import network
-
     chain: Chain = ()
     start = 0
     for depth, shape in enumerate(_input_shapes(block, data, result.depth), start=1):
-        count = network.num_weights(block.layers[depth - 1], shape)
+        count = _num_weights(block.layers[depth - 1], shape) if result.hidden else 0
         chain += (
             dataclasses.replace(
                 result,
                 depth=depth,
                 hidden=result.hidden[start : start + count],
                 output=result.output if depth == result.depth else (),
-                digest=digest_of({"of": result.digest, "layer": depth}),
+                # The top layer keeps the result's own name, by which it can be found again.
+                digest=result.digest if depth == result.depth else digest_of({"of": result.digest, "layer": depth}),
             ),
         )
         start += count
@@ -676,6 +686,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.results: dict[str, Any] = {}
+        self.unrolled, self.untrained, self.permuted = unrolled, untrained, permuted
 
     def __getattr__(self, stage: str) -> Callable[..., Any]:
         """The stage of that name, which looks its digest up before it computes."""
@@ -831,7 +842,8 @@ def _fit(
     )
 
 
-def _without_training(block: Block, stage: str, depth: int, hidden: Weights, digest: str) -> StageResult:
+def without_training(block: Block, stage: str, depth: int, hidden: Weights, digest: str) -> StageResult:
+    """A result that no training made: weights as they are, no curve, no output layer."""
     seeds = len(block.seeds)
     curve, diverged = np.zeros((seeds, 0), np.float32), np.zeros(seeds, bool)
     return StageResult(stage, depth, hidden, (), curve, diverged, "", digest, _now(), 0.0)
@@ -849,6 +861,12 @@ def _joint_training(block: Block, depth: int) -> Training:
 def _input_shapes(block: Block, data: Data, depth: int) -> list[tuple[int, ...]]:
     """The shape of a row below each of the first ``depth`` hidden layers."""
     return [data.inputs.shape[1:], *((layer.units,) for layer in block.layers)][:depth]
+
+
+def _num_weights(layer: Layer, input_shape: tuple[int, ...]) -> int:
+    from layerwise import network
+
+    return network.num_weights(layer, input_shape)
 
 
 def _fresh_layer(block: Block, depth: int, input_shape: tuple[int, ...]) -> Weights:

@@ -134,11 +134,16 @@ def _arm_in_words(metrics: pd.DataFrame, arm: str) -> str:
     if not test.seeds:
         return f"{arm}: no seed is intact at depth {test.low_depth} and depth {test.high_depth}; nothing to compare."
     if test.low_depth == test.high_depth:
-        return f"{arm}: one depth, nothing to compare."
+        return f"{arm}: at depth {test.low_depth}, the only one, mean test accuracy is {_mean_of(metrics, arm):.4f}."
     return (
         f"{arm}: from depth {test.low_depth} to {test.high_depth}, training accuracy changes by {_signed(train)},"
         f" test accuracy by {_signed(test)}; paired over {test.seeds} seed{'s' if test.seeds > 1 else ''}."
     )
+
+
+def _mean_of(metrics: pd.DataFrame, arm: str) -> float:
+    own = metrics[metrics["arm"] == arm]
+    return float(own.loc[intact(own, "test_accuracy"), "test_accuracy"].mean())
 
 
 def _signed(change: Change) -> str:

@@ -15,6 +15,9 @@ from layerwise.pretraining import library_versions
 CHECKOUT = Path(layerwise.__file__).resolve().parent.parent
 LOCK = CHECKOUT / "requirements.lock"
 
+GIT_SECONDS = 10.0
+"""How long git may take; without its answer a run goes on."""
+
 
 def provenance() -> dict[str, str]:
     """Tags that say which code, libraries and machine made a run; ``layerwise.`` before each name."""
@@ -45,7 +48,7 @@ def _asked_git(*words: str) -> str | None:
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Sequence
-from functools import cache
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
 
-from layerwise import figures, network, statistics
+from layerwise import figures, pretraining, statistics
 from layerwise.datasets import Data, content_digest
-from layerwise.pretraining import Depth, StageResult
-from layerwise.study import Study
+from layerwise.pretraining import FINE_TUNED, Depth, Evaluation
+from layerwise.study import Layer, Study
+from tasks import notes
 from tasks.provenance import provenance
 from tasks.results import read_back
 from tasks.tracking.publishing import Point, Publisher, SeedModel
-from tasks.tracking.runs import RunTree, Status, close_runs, open_runs
+from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate
+
+if TYPE_CHECKING:
+    import keras
 
 _publishers: dict[str, Publisher] = {}
 
@@ -58,15 +67,14 @@ def publish_depths(tree: RunTree, depths: Sequence[Depth], data: Data, models: s
     publisher, found = _publishers[tree.study_run_id], []
     for depth in depths:
         _verify_stored(depth)
-        wanted = models == "all" or (models == "final" and depth.evaluation.depth == depth.block.depth)
+        wanted = models == "all" or (models == "final" and depth.depth == depth.block.procedure.depth)
         for position, seed in enumerate(depth.block.seeds[: depth.block.reported]):
             run_id = tree.seed_run(depth.block.arm, seed)
+            _record_outcome(publisher, run_id, depth, position)
             if depth.evaluation.diverged[position]:
-                _record_divergence(publisher, run_id, depth, position)
-            elif wanted:
-                found.append(_seed_model(run_id, depth, position, data))
-            else:
-                publisher.metrics(run_id, _points(depth, position))
+                continue
+            publisher.metrics(run_id, _points(depth, position))
+            found += _seed_models(run_id, depth, position, data) if wanted else []
     publisher.models(found)
 
 
@@ -76,28 +84,39 @@ def publish_summary(
     study: Study,
     data: Data,
     metrics: pd.DataFrame,
-    curves: dict[str, list[np.ndarray]],
+    table: pd.DataFrame,
+    curves: dict[str, dict[int, np.ndarray]],
     finished: dict[tuple[str, int], int],
-) -> pd.DataFrame:
-    """Summarise over seeds, draw, and send tables, figures, data set and answer; returns the table of results.
+    examples: dict[str, list[Depth]],
+) -> None:
+    """Draw, and send tables, figures, data set and answer.
 
     Args:
         tree: the study's runs.
         study: the study.
         data: its data.
         metrics: one row per arm, seed and depth.
-        curves: arm -> one ``(seeds, epochs)`` loss curve a depth.
+        table: its summary over seeds; of an arm that is not complete it is not sent, since it would change.
+        curves: arm -> depth -> ``(seeds, epochs)`` loss curves of the stage that made it.
         finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
+        examples: arm -> every depth of its first block, whose first seed's networks are drawn.
     """
-    publisher, table = _publishers[tree.study_run_id], statistics.summarise(metrics)
+    publisher = _publishers[tree.study_run_id]
     for arm, rows in table.groupby("arm", sort=False):
         run_id, own = tree.arm_run_ids[str(arm)], metrics[metrics["arm"] == arm]
+        if len(own) < study.seeds * len(study.procedure(str(arm)).depths):
+            continue
         publisher.metrics(run_id, _aggregates(rows, finished))
         publisher.figure(run_id, "accuracy_by_depth.png", figures.accuracy_by_depth(own, rows))
-        publisher.figure(run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): curves[str(arm)]}))
+        publisher.figure(run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): list(curves[str(arm)].values())}))
         publisher.table(run_id, "loss_by_epoch.csv", _curve_table(curves[str(arm)]))
+        for name, figure in _arm_figures(examples[str(arm)], data):
+            publisher.figure(run_id, f"{name}.png", figure)
+        _publish_datasets(publisher, run_id, study, data)
+        publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
     _publish_study(publisher, tree, study, data, metrics, table)
-    return table
+    key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
+    create_markdown_artifact(notes.answer_note(study, metrics, table), key=key, description=study.question)
 
 
 @task(name="close runs", task_run_name="close MLflow runs")
@@ -113,65 +132,136 @@ def _publish_study(
     run_id = tree.study_run_id
     publisher.text(run_id, "study.yaml", yaml.safe_dump(study.canonical(), sort_keys=False, allow_unicode=True))
     publisher.table(run_id, "scores_by_seed.csv", metrics)
-    for suffix in ("png", "svg"):
-        publisher.figure(run_id, f"figures/accuracy_by_depth.{suffix}", figures.accuracy_by_depth(metrics, table))
-        if data.features == 2:
-            publisher.figure(run_id, f"figures/data.{suffix}", figures.scatter(data))
-    for part, rows in (("train", data.train), ("test", data.test)):
-        publisher.dataset(
-            run_id,
-            name=f"{study.data.source}-{part}",
-            digest=data.digest,
-            context=part,
-            source={key: str(value) for key, value in study.data.canonical().items()},
-            features=data.inputs[rows],
-            labels=data.targets[rows],
-        )
-    publisher.tags(run_id, {"layerwise.answer": " ".join(statistics.in_words(metrics))})
+    for name, figure in _study_figures(study, data, metrics, table):
+        for suffix in ("png", "svg"):
+            publisher.figure(run_id, f"figures/{name}.{suffix}", figure)
+    _publish_datasets(publisher, run_id, study, data)
+    answer = "\n".join(statistics.in_words(metrics))
+    publisher.tags(run_id, {"layerwise.answer": answer, NOTE: notes.study_note(study, tree, metrics, table)})
     # Last, since a finished study is answered from it: what comes before is then there.
     publisher.table(run_id, "results.csv", table)
 
 
+def _study_figures(
+    study: Study, data: Data, metrics: pd.DataFrame, table: pd.DataFrame
+) -> Iterator[tuple[str, Figure]]:
+    yield "accuracy_by_depth", figures.accuracy_by_depth(metrics, table)
+    if "train_reconstruction_mse" in metrics and metrics["train_reconstruction_mse"].notna().any():
+        yield "reconstruction_by_depth", figures.reconstruction_by_depth(metrics, table)
+    yield "live_units_by_depth", figures.live_units_by_depth(metrics, table)
+    if data.features == 2:
+        block = next(pretraining.blocks(study, next(iter(study.arms)), data.digest))
+        yield "data", figures.scatter(block.view(data), data.classes, seed=block.seeds[0])
+
+
+def _arm_figures(examples: Sequence[Depth], data: Data) -> Iterator[tuple[str, Figure]]:
+    """What the networks of the first seed do, depth by depth: over the plane, or to images."""
+    intact = [depth for depth in examples if not depth.evaluation.diverged[0]]
+    if not intact:
+        return
+    seed, view = intact[0].block.seeds[0], intact[0].block.view(data)
+    rows = view.inputs_of(view.test)[0]
+    if data.features == 2:
+        models = {depth.depth: _model_of(depth, "classifier", data) for depth in intact}
+        targets = view.targets_of(view.test)[0]
+        classify = {depth: partial(_classes, model) for depth, model in models.items()}
+        yield "decision_regions", figures.decision_regions(rows, targets, classify, seed=seed)
+    rebuilding = {depth.depth: _model_of(depth, "autoencoder", data) for depth in intact}
+    rebuild = {depth: partial(_outputs, model) for depth, model in rebuilding.items() if model is not None}
+    if data.image_shape and rebuild:
+        yield "reconstructions", figures.reconstructions(rows[:12], rebuild, data.image_shape, seed=seed)
+
+
+def _model_of(depth: Depth, kind: str, data: Data) -> keras.Model | None:
+    kept = next((network for network in depth.networks() if network.kind == kind), None)
+    return None if kept is None else pretraining.keras_model(kept, 0, data)
+
+
+def _outputs(model: keras.Model, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(model(rows))
+
+
+def _classes(model: keras.Model, rows: np.ndarray) -> np.ndarray:
+    return _outputs(model, rows).argmax(axis=1)
+
+
+def _publish_datasets(publisher: Publisher, run_id: str, study: Study, data: Data) -> None:
+    """The data set's parts; where each seed draws its own, the whole under one name."""
+    spec, rows = study.data, np.arange(len(data.inputs))
+    cut = spec.split.train
+    parts = {"all": rows} if spec.shuffle else {"train": rows[:cut], "test": rows[len(rows) - spec.split.test :]}
+    for part, chosen in parts.items():
+        publisher.dataset(
+            run_id,
+            name=spec.source if spec.shuffle else f"{spec.source}-{part}",
+            digest=data.digest,
+            context="split by seed" if spec.shuffle else part,
+            source={key: str(value) for key, value in spec.canonical().items()},
+            features=data.inputs[chosen],
+            labels=data.targets[chosen],
+        )
+
+
 def _verify_stored(depth: Depth) -> None:
     """Make sure that what is published can be found again: the files hold the very results that we hold."""
-    stored: StageResult = read_back(depth.chain[-1].digest)
-    ours = depth.chain[-1]
-    same = content_digest(*stored.hidden, *stored.output) == content_digest(*ours.hidden, *ours.output)
-    if not same or read_back(depth.evaluation.digest).finished != depth.evaluation.finished:
-        raise RuntimeError(f"the stored result {ours.digest} is not the one in memory; run again to train it anew")
+    for held in depth.stored:
+        stored = read_back(held.digest)
+        if stored.finished != held.finished or _content(stored) != _content(held):
+            raise RuntimeError(f"the stored result {held.digest} is not the one in memory; run again to train it anew")
+
+
+def _content(result: Any) -> str:
+    if isinstance(result, Evaluation):
+        return content_digest(*result.metrics.values())
+    return content_digest(result.loss_curve, result.diverged)
 
 
 def _points(depth: Depth, position: int) -> list[Point]:
-    scores = depth.evaluation
-    return [
-        Point(name, float(values[position]), scores.depth, scores.finished) for name, values in scores.metrics.items()
+    """The scores of one seed, those of its fine-tuned network under their own names."""
+    found = [
+        Point(name, float(values[position]), depth.depth, depth.evaluation.finished)
+        for name, values in depth.evaluation.metrics.items()
     ]
+    tuned = depth.fine_tuned
+    if tuned is not None and not tuned.evaluation.diverged[position]:
+        found += [dataclasses.replace(point, key=f"{FINE_TUNED}{point.key}") for point in _points(tuned, position)]
+    return found
 
 
-def _seed_model(run_id: str, depth: Depth, position: int, data: Data) -> SeedModel:
-    weights = depth.weights(position)
-    return SeedModel(
-        run_id=run_id,
-        name=f"depth-{depth.evaluation.depth:02d}",
-        step=depth.evaluation.depth,
-        template=_template(depth.block.layers[: depth.evaluation.depth], len(data.classes), data.inputs.shape[1:]),
-        weights=weights,
-        digest=content_digest(*weights),
-        points=_points(depth, position),
-    )
+def _seed_models(run_id: str, depth: Depth, position: int, data: Data) -> Iterator[SeedModel]:
+    tuned = depth.fine_tuned
+    for kept in depth.networks():
+        weights = kept.weights(position)
+        fine = kept.name.endswith("-fine-tuned")
+        if fine and tuned is not None and tuned.evaluation.diverged[position]:
+            continue
+        points = [point for point in _points(depth, position) if point.key.startswith(FINE_TUNED) == fine]
+        template = _template(kept.kind, kept.layers, kept.trainable_from, len(data.classes), data.inputs.shape[1:])
+        yield SeedModel(run_id, kept.name, depth.depth, template, weights, content_digest(*weights), points)
 
 
 @cache
-def _template(layers: tuple, classes: int, input_shape: tuple[int, ...]) -> ModelTemplate:
-    """One depth's architecture, saved once; the layers below the newest are frozen in it."""
-    return ModelTemplate.of(network.classifier(layers, classes, input_shape, trainable_from=len(layers)))
+def _template(
+    kind: Literal["classifier", "autoencoder"],
+    layers: tuple[Layer, ...],
+    trainable_from: int,
+    classes: int,
+    input_shape: tuple[int, ...],
+) -> ModelTemplate:
+    """One depth's architecture, saved once; layers below ``trainable_from`` are frozen in it."""
+    from layerwise import network
+
+    if kind == "classifier":
+        return ModelTemplate.of(network.classifier(layers, classes, input_shape, trainable_from=trainable_from))
+    return ModelTemplate.of(network.autoencoder(layers, input_shape, trainable_from=trainable_from))
 
 
-def _record_divergence(publisher: Publisher, run_id: str, depth: Depth, position: int) -> None:
-    first = next(result.depth for result in depth.chain if result.diverged[position]) if (
-        depth.chain[-1].diverged[position]
-    ) else depth.evaluation.depth
-    publisher.tags(run_id, {"layerwise.outcome": "diverged", "layerwise.diverged_at_depth": str(first)})
+def _record_outcome(publisher: Publisher, run_id: str, depth: Depth, position: int) -> None:
+    """Tag a seed that has diverged or collapsed with the lowest depth at which it was seen so."""
+    for outcome in ("diverged", "collapsed"):
+        if getattr(depth.evaluation, outcome)[position] and not publisher.tagged(run_id, f"layerwise.{outcome}_at_depth"):
+            tags = {"layerwise.outcome": outcome, f"layerwise.{outcome}_at_depth": str(depth.depth)}
+            publisher.tags(run_id, tags)
 
 
 def _aggregates(rows: pd.DataFrame, finished: dict[tuple[str, int], int]) -> list[Point]:
@@ -184,10 +274,10 @@ def _aggregates(rows: pd.DataFrame, finished: dict[tuple[str, int], int]) -> lis
     ]
 
 
-def _curve_table(curves: list[np.ndarray]) -> pd.DataFrame:
+def _curve_table(curves: dict[int, np.ndarray]) -> pd.DataFrame:
     """One row per depth and epoch, one column per seed."""
     parts = []
-    for depth, curve in enumerate(curves, start=1):
+    for depth, curve in curves.items():
         part = pd.DataFrame(curve.T, columns=[f"seed_{seed:02d}" for seed in range(len(curve))])
         part.insert(0, "epoch", range(1, len(part) + 1))
         part.insert(0, "depth", depth)

@@ -208,16 +208,21 @@ class ResultFolder(WritableFileSystem):
         """Store a record as ``path``: after a power cut the old one, the new one or none is there."""
         file = self._file(path)
         _check_record(content, path)
+        envelope = b"".join((MAGIC, b" ", _sha256(content), b"\n", content))
+        if _holds(file, envelope):
+            return
         temporary = file.with_name(f".{path}.{uuid4().hex}")
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_durably(temporary, MAGIC + b" " + _sha256(content) + b"\n", content)
+            _write_durably(temporary, envelope)
             temporary.replace(file)
             _sync_folder(file.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            log.error("Could not store result %s in %s: %s", path, self.folder, error.strerror or error)
-            raise
+            reason = error.strerror or error
+            raise ResultProblem(
+                f"Cannot store result {path} in {self.folder}: {reason}; mend that, and run again."
+            ) from error
 
     async def aread_path(self, path: str) -> bytes:
         """:meth:`read_path` for coroutines."""
@@ -241,10 +246,17 @@ class ResultFolder(WritableFileSystem):
             log.warning("Could not set %s aside: %s", file, error.strerror or error)
 
 
-def _write_durably(file: Path, *parts: bytes) -> None:
+def _holds(file: Path, content: bytes) -> bool:
+    try:
+        return file.read_bytes() == content
+    except FileNotFoundError:
+        return False
+
+
+def _write_durably(file: Path, content: bytes) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
-        stream.writelines(parts)
+        stream.write(content)
         stream.flush()
         os.fsync(descriptor)
 
@@ -320,9 +332,9 @@ def stage_task(function: Callable[..., Any] | None = None, **options: Any) -> An
     ``options`` are those of :func:`prefect.task`. The flow names the storage once, when it is called:
     ``flow.with_options(result_storage=results_block(folder), persist_result=False)``.
 
-    Raises ``TypeError`` for a function without a parameter ``digest``. A run raises :class:`ResultProblem`
-    when its digest is none or its flow has no result folder, before it computes, and ``TypeError`` when
-    what it computed cannot be stored.
+    Raises ``TypeError`` for a function without a parameter ``digest``. A run fails with
+    :class:`ResultProblem` before it computes when its digest is none or its flow has no result folder; and
+    afterwards, with ``TypeError`` or :class:`ResultProblem`, when what it computed cannot be stored.
     """
     if function is None:
         return functools.partial(stage_task, **options)
@@ -338,16 +350,22 @@ def stage_task(function: Callable[..., Any] | None = None, **options: Any) -> An
 
 
 def _guarded(function: Callable[P, R]) -> Callable[P, R]:
-    """``function``, failing where Prefect would drop the result and go on with a line in its log."""
+    """``function`` with its result stored and read back: what goes on from here can be found again.
+
+    Prefect stores a result after its task, and goes on with a line in its log when that fails. Here the task
+    fails. Prefect's own writing then finds the record in place.
+    """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def stage(*args: P.args, **kwargs: P.kwargs) -> R:
-        _check_digest(signature.bind(*args, **kwargs).arguments["digest"])
-        _current_folder()
+        digest = signature.bind(*args, **kwargs).arguments["digest"]
+        _check_digest(digest)
+        folder = _current_folder()
         value = function(*args, **kwargs)
         check_storable(value)
-        return value
+        get_result_store().write(value, key=digest)
+        return read_back(digest, folder)
 
     return stage
 
@@ -365,12 +383,11 @@ def read_back(digest: str, folder: ResultFolder | None = None) -> Any:
     except FileNotFoundError:
         raise ResultProblem(f"Result {digest} is not in {folder.folder}; run again to compute it.") from None
     except (DamagedRecord, ValueError, OSError) as error:
-        raise ResultProblem(
-            f"Result {digest} cannot be read from {folder.folder}: {error}; run again."
-        ) from error
+        raise ResultProblem(f"Result {digest} cannot be read from {folder.folder}: {error}; run again.") from error
 
 
 def _cache_key(_: Any, parameters: dict[str, Any]) -> str:
+    _check_digest(parameters["digest"])
     return parameters["digest"]
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from prefect.utilities.annotations import quote
+
 from layerwise import datasets, pretraining
 from layerwise.datasets import Data
+from layerwise.pretraining import Block, Chain, Evaluation, StageResult, permuted, unrolled, untrained
 from layerwise.study import DataSet, digest_of
 from tasks.results import stage_task
 
@@ -32,16 +35,65 @@ def _named(stage: str) -> Callable[[dict[str, Any]], str]:
 
     def name(parameters: dict[str, Any]) -> str:
         block, below = parameters["block"], len(parameters.get("chain", ()))
-        depth = parameters.get("depth", below)
-        words = stage.format(depth=depth, next=below + 1)
+        words = stage.format(depth=parameters.get("depth", below), next=below + 1)
         return f"{block.arm} seeds {block.seeds[0]}-{block.seeds[-1]}: {words}"
 
     return name
 
 
-base = stage_task(pretraining.base, name="base", task_run_name=_named("base"))
-add_layer = stage_task(pretraining.add_layer, name="add layer", task_run_name=_named("add layer {next}"))
-head = stage_task(pretraining.head, name="head", task_run_name=_named("head on depth {depth}"))
-fine_tune = stage_task(pretraining.fine_tune, name="fine tune", task_run_name=_named("fine tune depth {depth}"))
-jointly = stage_task(pretraining.jointly, name="train jointly", task_run_name=_named("jointly to depth {depth}"))
-evaluate = stage_task(pretraining.evaluate, name="evaluate", task_run_name=_named("evaluate depth {depth}"))
+_base = stage_task(pretraining.base, name="base", task_run_name=_named("base"))
+_add_layer = stage_task(pretraining.add_layer, name="add layer", task_run_name=_named("add layer {next}"))
+_head = stage_task(pretraining.head, name="head", task_run_name=_named("head on depth {depth}"))
+_fine_tune = stage_task(pretraining.fine_tune, name="fine tune", task_run_name=_named("fine tune depth {depth}"))
+_jointly = stage_task(pretraining.jointly, name="train jointly", task_run_name=_named("jointly to depth {depth}"))
+_evaluate = stage_task(pretraining.evaluate, name="evaluate", task_run_name=_named("evaluate depth {depth}"))
+
+# Left to itself, Prefect looks through every argument for results of other tasks, so that each stage hangs on all
+# below it, several times over. Quoted arguments it leaves alone, and wait_for names the one task that is built on:
+# the graph is then the study's. A result's digest is a part of it that nothing else holds.
+
+
+def base(block: Block, data: Data, digest: str) -> StageResult:
+    """The task of :func:`layerwise.pretraining.base`."""
+    return _base(quote(block), quote(data), digest, wait_for=[data.digest])
+
+
+def add_layer(block: Block, data: Data, chain: Chain, digest: str) -> StageResult:
+    """The task of :func:`layerwise.pretraining.add_layer`."""
+    return _add_layer(quote(block), quote(data), quote(chain), digest, wait_for=[chain[-1].digest])
+
+
+def head(block: Block, data: Data, chain: Chain, digest: str) -> StageResult:
+    """The task of :func:`layerwise.pretraining.head`."""
+    return _head(quote(block), quote(data), quote(chain), digest, wait_for=[data.digest, chain[-1].digest])
+
+
+def fine_tune(block: Block, data: Data, chain: Chain, top: StageResult | None, digest: str) -> StageResult:
+    """The task of :func:`layerwise.pretraining.fine_tune`."""
+    after = chain[-1] if top is None else top
+    return _fine_tune(quote(block), quote(data), quote(chain), quote(top), digest, wait_for=[after.digest])
+
+
+def jointly(block: Block, data: Data, depth: int, digest: str) -> StageResult:
+    """The task of :func:`layerwise.pretraining.jointly`."""
+    return _jointly(quote(block), quote(data), depth, digest, wait_for=[data.digest])
+
+
+def evaluate(block: Block, data: Data, chain: Chain, head: StageResult | None, digest: str) -> Evaluation:
+    """The task of :func:`layerwise.pretraining.evaluate`."""
+    after = chain[-1] if head is None else head
+    return _evaluate(quote(block), quote(data), quote(chain), quote(head), digest, wait_for=[after.digest])
+
+
+__all__ = [
+    "add_layer",
+    "base",
+    "evaluate",
+    "fine_tune",
+    "generate_data",
+    "head",
+    "jointly",
+    "permuted",
+    "unrolled",
+    "untrained",
+]

@@ -96,8 +96,7 @@ class Checkout:
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
         return [
-            "locked" if "--require-hashes" in line else "project" if "--editable ." in line else line
-            for line in lines
+            "locked" if "--require-hashes" in line else "project" if "--editable ." in line else line for line in lines
         ]
 
 
@@ -143,9 +142,7 @@ def test_python_without_venv(checkout: Checkout) -> None:
 
     assert done.returncode != 0
     (line,) = _own_words(done)
-    assert line.startswith(
-        f"make: received {python} without the modules venv and ensurepip; expected both; install"
-    )
+    assert line.startswith(f"make: received {python} without the modules venv and ensurepip; expected both; install")
     assert "python3.11-venv" in line
     assert "make PYTHON=" in line
     assert not (checkout.folder / ".venv").exists()
@@ -159,9 +156,7 @@ def test_python_of_another_version(checkout: Checkout) -> None:
 
     assert done.returncode != 0
     (line,) = _own_words(done)
-    assert line.startswith(
-        f"make: received {python} (3.12); expected Python 3.11; install it or name another one"
-    )
+    assert line.startswith(f"make: received {python} (3.12); expected Python 3.11; install it or name another one")
 
 
 def test_no_python(checkout: Checkout) -> None:
@@ -194,9 +189,7 @@ def test_broken_python_does_not_hide_a_good_one(checkout: Checkout, tmp_path: Pa
 def test_set_up_says_one_line(checkout: Checkout) -> None:
     """Set-up says what it installs and what that costs in one line; pip's own output goes to a log."""
     checkout.command("python3.11", GOOD_PYTHON)
-    (checkout.folder / "pip-does").write_text(
-        "echo 'WARNING: Location is ignored' >&2; echo Collecting keras\n"
-    )
+    (checkout.folder / "pip-does").write_text("echo 'WARNING: Location is ignored' >&2; echo Collecting keras\n")
 
     done = checkout.make("setup")
 
@@ -344,9 +337,7 @@ def test_lock_without_uv(checkout: Checkout) -> None:
 
 def test_test_targets_divide_the_suite(ready: Checkout) -> None:
     """`make test` and `make test-slow` between them run every test, and know every marker of the project."""
-    fast, slow = (
-        re.search(r'-m "(.*)"', ready.make("-n", target).stdout)[1] for target in ("test", "test-slow")
-    )
+    fast, slow = (re.search(r'-m "(.*)"', ready.make("-n", target).stdout)[1] for target in ("test", "test-slow"))
     markers = _pyproject()["tool"]["pytest"]["ini_options"]["markers"]
     assert fast == f"not ({slow})"
     assert set(slow.split(" or ")) == {marker.split(":")[0] for marker in markers}
@@ -396,9 +387,7 @@ def test_lock_satisfies_every_dependency(system: str) -> None:
         if needed.marker is None or needed.marker.evaluate(environment):
             (version,) = pinned.get(needed.name, ["none"])
             assert version != "none", f"{needed} is not in the lock; run make lock"
-            assert needed.specifier.contains(version), (
-                f"the lock has {version}, expected {needed}; run make lock"
-            )
+            assert needed.specifier.contains(version), f"the lock has {version}, expected {needed}; run make lock"
 
 
 def test_nothing_committed_names_a_machine() -> None:
@@ -470,10 +459,7 @@ def _pins() -> list[tuple[Requirement, list[str]]]:
     """The lock's requirements, each with its hashes."""
     text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [
-        (Requirement(line.split(" --hash=")[0]), re.findall(r"--hash=sha256:(\w{64})", line))
-        for line in lines
-    ]
+    return [(Requirement(line.split(" --hash=")[0]), re.findall(r"--hash=sha256:(\w{64})", line)) for line in lines]
 
 
 def _pyproject() -> dict:

@@ -1,0 +1,21 @@
+"""Draw the README's figure anew: ``python -m benchmarks.readme_figure`` trains the main job and saves it."""
+
+from __future__ import annotations
+
+import layerwise
+from benchmarks.measuring import CHECKOUT
+from layerwise import figures
+
+IMAGE = CHECKOUT / "docs" / "images" / "accuracy-by-depth.png"
+
+
+def main() -> None:
+    """Train the study over all its seeds, in this process, and draw accuracy by depth."""
+    result = layerwise.run(layerwise.load("blobs-supervised"))
+    IMAGE.parent.mkdir(parents=True, exist_ok=True)
+    figures.save(figures.accuracy_by_depth(result.metrics(), result.table()), str(IMAGE))
+    print(IMAGE.relative_to(CHECKOUT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,415 @@
+"""Puts metrics, models, artifacts and data sets onto the runs of a tree, each exactly once.
+
+A :class:`Publisher` reads what a run holds when it first touches it and remembers it, so that publishing
+depth after depth costs one reading per run. Equal is left alone, missing is sent, unequal is a defect
+and is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModel,
+    LoggedModelOutput,
+    Metric,
+    Run,
+    RunTag,
+)
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+
+from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, search_models
+from tasks.tracking.store import TrackingError
+from tasks.tracking.templates import ModelTemplate
+
+T = TypeVar("T")
+
+DEPTH = "layerwise.depth"
+ARTIFACT = "layerwise.artifact."
+"""Prefix of tags that name an artifact's SHA-256; written after the file, such a tag vouches for it."""
+
+MAX_METRICS = 1000
+"""Metrics in one request; MLflow accepts no more."""
+
+MAX_DATASET_DIGEST = 36
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric: at a step (the depth), computed at a time (milliseconds since the epoch)."""
+
+    key: str
+    value: float
+    step: int
+    timestamp: int
+
+
+@dataclass(frozen=True)
+class SeedModel:
+    """The model of one seed at one depth.
+
+    Attributes:
+        run_id: the seed's run.
+        name: its name on that run, as in ``depth-01``.
+        step: the depth.
+        template: its architecture.
+        weights: its weights, in the order of ``model.weights``.
+        digest: digest of the weights.
+        points: metrics of this depth; they are published on the run and linked to the model.
+    """
+
+    run_id: str
+    name: str
+    step: int
+    template: ModelTemplate
+    weights: Sequence[np.ndarray]
+    digest: str
+    points: Sequence[Point] = ()
+
+
+@dataclass
+class _Held:
+    """What a run holds already."""
+
+    points: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
+    outputs: set[str] = field(default_factory=set)
+    datasets: set[tuple[str, str]] = field(default_factory=set)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class Publisher:
+    """Publishes onto the runs of one tree; one per process, to be used from any of its threads.
+
+    Example:
+        >>> publisher, arm = Publisher(client, tree), tree.arm_run_ids["greedy"]
+        >>> publisher.metrics(arm, [Point("seeds", 30, step=1, timestamp=1_700_000_000_000)])
+        1
+        >>> publisher.metrics(arm, [Point("seeds", 30, step=1, timestamp=1_800_000_000_000)])
+        0
+    """
+
+    def __init__(self, client: MlflowClient, tree: RunTree) -> None:
+        self.client = client
+        self.tree = tree
+        self._held: dict[str, _Held] = {}
+        self._models: dict[str, dict[str, LoggedModel]] = {}
+        self._lock = threading.RLock()
+
+    def metrics(self, run_id: str, points: Iterable[Point]) -> int:
+        """Publish points on a run; values that are not finite are not sent. Returns how many were new.
+
+        Raises:
+            TrackingError: if the run holds another value at the same key and step.
+        """
+        with self._lock:
+            missing = self._missing(run_id, points)
+            for batch in _batches(missing):
+                self.client.log_batch(run_id, metrics=[_metric(point) for point in batch])
+                self._remember(run_id, batch)
+            return len(missing)
+
+    def models(self, models: Sequence[SeedModel]) -> list[str]:
+        """Publish models with their metrics; returns their ids in the order given.
+
+        Models of one run given together, several depths of a seed, cost less than one by one.
+
+        Raises:
+            TrackingError: if a finished model of that name has other weights, or a metric differs.
+        """
+        with self._lock:
+            by_run: dict[str, list[SeedModel]] = defaultdict(list)
+            for model in models:
+                by_run[model.run_id].append(model)
+            self._learn(by_run)
+            self._learn_models(by_run)
+            for run_id, of_run in by_run.items():
+                self._publish_models(run_id, of_run)
+            return [self._models[model.run_id][model.name].model_id for model in models]
+
+    def file(self, run_id: str, path: str, content: bytes) -> bool:
+        """Publish an artifact at a relative path; returns whether it was sent. Equal content is sent once."""
+        with self._lock:
+            digest = hashlib.sha256(content).hexdigest()
+            place = PurePosixPath(path)
+            folder = None if place.parent == PurePosixPath() else str(place.parent)
+            tags = self._of(run_id).tags
+            if tags.get(ARTIFACT + path) == digest and self._stands(run_id, path, folder):
+                return False
+            with tempfile.TemporaryDirectory() as scratch:
+                local = Path(scratch) / place.name
+                local.write_bytes(content)
+                self.client.log_artifact(run_id, str(local), folder)
+            self.tags(run_id, {ARTIFACT + path: digest})
+            return True
+
+    def text(self, run_id: str, path: str, content: str) -> bool:
+        """Publish a text as an artifact, UTF-8."""
+        return self.file(run_id, path, content.encode())
+
+    def table(self, run_id: str, path: str, frame: pd.DataFrame) -> bool:
+        """Publish a table as CSV, without its index; its numbers read back to the bit."""
+        return self.text(run_id, path, frame.to_csv(index=False, lineterminator="\n"))
+
+    def figure(self, run_id: str, path: str, figure: Any) -> bool:
+        """Publish a matplotlib figure, in the format that its path ends in."""
+        from layerwise import figures  # loads matplotlib
+
+        with tempfile.TemporaryDirectory() as scratch:
+            drawn = Path(scratch) / PurePosixPath(path).name
+            figures.save(figure, str(drawn))
+            return self.file(run_id, path, drawn.read_bytes())
+
+    def tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags on a run; those that it has already are not sent."""
+        with self._lock:
+            held = self._of(run_id).tags
+            new = {key: value for key, value in tags.items() if held.get(key) != value}
+            if new:
+                self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
+                held.update(new)
+
+    def tagged(self, run_id: str, key: str) -> bool:
+        """Whether a run has a tag."""
+        with self._lock:
+            return key in self._of(run_id).tags
+
+    def dataset(
+        self,
+        run_id: str,
+        *,
+        name: str,
+        digest: str,
+        context: str,
+        source: Mapping[str, str],
+        features: np.ndarray,
+        labels: np.ndarray,
+    ) -> bool:
+        """Publish a data set as an input of a run; returns whether it was new.
+
+        Args:
+            run_id: the run.
+            name: the data set's name; ``train`` and ``test`` parts need two names.
+            digest: digest of its full content, at most 36 characters.
+            context: what it was used for, ``train`` or ``test``.
+            source: where it comes from, as plain text by key.
+            features: (rows, ...); only shape and type are published.
+            labels: (rows,); likewise.
+
+        Raises:
+            TrackingError: if the digest is longer than MLflow keeps.
+        """
+        if len(digest) > MAX_DATASET_DIGEST:
+            raise TrackingError(
+                f"the digest of data set {name!r} has {len(digest)} characters, and MLflow keeps at most"
+                f" {MAX_DATASET_DIGEST}; shorten it."
+            )
+        with self._lock:
+            held = self._of(run_id)
+            if (name, digest) in held.datasets:
+                return False
+            described = _describe(name, digest, source, features, labels)
+            context_tag = InputTag("mlflow.data.context", context)
+            self.client.log_inputs(run_id, datasets=[DatasetInput(described, tags=[context_tag])])
+            held.datasets.add((name, digest))
+            return True
+
+    def _of(self, run_id: str) -> _Held:
+        self._learn([run_id])
+        return self._held[run_id]
+
+    def _learn(self, run_ids: Iterable[str]) -> None:
+        """Read what runs hold, those not yet read, in one request for all."""
+        unread = [run_id for run_id in run_ids if run_id not in self._held]
+        for some in _batches(unread, PAGE):
+            names = ", ".join(f"'{run_id}'" for run_id in some)
+            query = f"attributes.run_id IN ({names})"
+            for run in self.client.search_runs([self.tree.experiment_id], query, max_results=PAGE):
+                self._held[run.info.run_id] = self._read(run)
+        for run_id in unread:
+            if run_id not in self._held:
+                raise TrackingError(
+                    f"run {run_id} is not in experiment {self.tree.experiment_id}: somebody deleted it;"
+                    " run again, and it is made anew."
+                )
+
+    def _read(self, run: Run) -> _Held:
+        held = _Held(tags=dict(run.data.tags))
+        for key in run.data.metrics:
+            for metric in self.client.get_metric_history(run.info.run_id, key):
+                held.points[key, metric.step] = (metric.value, metric.timestamp)
+        if run.outputs:
+            held.outputs.update(output.model_id for output in run.outputs.model_outputs)
+        if run.inputs:
+            held.datasets.update((used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs)
+        return held
+
+    def _learn_models(self, run_ids: Iterable[str]) -> None:
+        unread = [run_id for run_id in run_ids if run_id not in self._models]
+        for run_id in unread:
+            self._models[run_id] = {}
+        for model in search_models(self.client, self.tree.experiment_id, unread):
+            of_run = self._models[model.source_run_id]
+            other = of_run.get(model.name)
+            # A request that a server answered too late may have been sent twice: of two, one is dropped.
+            if other is None:
+                of_run[model.name] = model
+            elif other.status == "READY" or model.status != "READY":
+                self.client.delete_logged_model(model.model_id)
+            else:
+                self.client.delete_logged_model(other.model_id)
+                of_run[model.name] = model
+
+    def _missing(self, run_id: str, points: Iterable[Point]) -> list[Point]:
+        held = self._of(run_id).points
+        missing: dict[tuple[str, int], Point] = {}
+        for point in points:
+            place, value = (point.key, point.step), float(point.value)
+            standing = missing[place].value if place in missing else held.get(place, (None, 0))[0]
+            if standing is None and math.isfinite(value):
+                missing[place] = point
+            elif standing is not None and standing != value:
+                raise TrackingError(
+                    f"run {run_id} holds {point.key} = {standing!r} at step {point.step}, but now {value!r}"
+                    " was computed; equal studies must give equal values: see what changed, or compute afresh"
+                    " with --repeat."
+                )
+        return list(missing.values())
+
+    def _remember(self, run_id: str, points: Iterable[Point]) -> None:
+        held = self._held[run_id].points
+        held.update({(point.key, point.step): (float(point.value), point.timestamp) for point in points})
+
+    def _publish_models(self, run_id: str, models: Sequence[SeedModel]) -> None:
+        """READY comes last: everything before it stands. What a kill left PENDING is done again."""
+        unfinished = [model for model in models if not self._is_ready(model)]
+        for model in unfinished:
+            self._missing(run_id, model.points)  # a metric that differs is refused before anything is written
+        for model in unfinished:
+            self._write(model, self._create(model))
+        self._link_outputs(run_id, unfinished)
+        self._link_points(run_id, unfinished)
+        for model in unfinished:
+            of_run = self._models[run_id]
+            of_run[model.name] = self.client.finalize_logged_model(of_run[model.name].model_id, "READY")
+
+    def _is_ready(self, model: SeedModel) -> bool:
+        known = self._models[model.run_id].get(model.name)
+        if known is None or known.status != "READY":
+            return False
+        if known.tags.get(DIGEST) != model.digest:
+            raise TrackingError(
+                f"model {model.name} of run {model.run_id} has the weights {known.tags.get(DIGEST)}, but now"
+                f" {model.digest} were computed; equal studies must give equal weights: see what changed,"
+                " or compute afresh with --repeat."
+            )
+        self.metrics(model.run_id, model.points)
+        return True
+
+    def _create(self, model: SeedModel) -> LoggedModel:
+        known = self._models[model.run_id].get(model.name)
+        if known is None:
+            known = self.client.create_logged_model(
+                self.tree.experiment_id, model.name, source_run_id=model.run_id, tags=self._model_tags(model)
+            )
+            self._models[model.run_id][model.name] = known
+        elif known.tags.get(DIGEST) != model.digest:  # never finished: its weights were never anyone's
+            self.client.set_logged_model_tags(known.model_id, {DIGEST: model.digest})
+        return known
+
+    def _model_tags(self, model: SeedModel) -> dict[str, str]:
+        tags = {RUN_KEY: self.tree.run_key, DEPTH: str(model.step), DIGEST: model.digest}
+        if model.run_id in self.tree.seed_of:
+            arm, seed = self.tree.seed_of[model.run_id]
+            tags |= {ARM: arm, SEED: str(seed)}
+        return tags
+
+    def _write(self, model: SeedModel, known: LoggedModel) -> None:
+        location = known.artifact_location
+        files = model.template.folder(model.weights, model_id=known.model_id, run_id=model.run_id, location=location)
+        # The client's log_model_artifacts would ask the store where the model lives, then copy: 4 ms more.
+        if is_local_uri(location):
+            _write_files(Path(local_file_uri_to_path(location)), files)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            _write_files(Path(scratch), files)
+            get_artifact_repository(location, tracking_uri=self.client.tracking_uri).log_artifacts(scratch)
+
+    def _link_outputs(self, run_id: str, models: Sequence[SeedModel]) -> None:
+        linked = self._of(run_id).outputs
+        ids = {self._models[run_id][model.name].model_id: model.step for model in models}
+        absent = [LoggedModelOutput(model_id, step) for model_id, step in ids.items() if model_id not in linked]
+        if absent:  # MLflow inserts blindly: sending a link twice fails
+            self.client.log_outputs(run_id, absent)
+            linked.update(output.model_id for output in absent)
+
+    def _link_points(self, run_id: str, models: Sequence[SeedModel]) -> None:
+        """Send metrics with the model they describe; the run and the model receive them in one request."""
+        held = self._held[run_id].points
+        sending: list[tuple[Point, Metric]] = []
+        for model in models:
+            known = self._models[run_id][model.name]
+            linked = {(metric.key, metric.step) for metric in known.metrics or ()}
+            for point in model.points:
+                if (point.key, point.step) in linked or not math.isfinite(point.value):
+                    continue
+                # The row that the run holds must be sent as it stands, or it would be another row.
+                _, timestamp = held.get((point.key, point.step), (0.0, point.timestamp))
+                sending.append((point, _metric(point, timestamp, known.model_id)))
+        for batch in _batches(sending):
+            self.client.log_batch(run_id, metrics=[metric for _, metric in batch])
+            self._remember(run_id, [point for point, _ in batch])
+
+    def _stands(self, run_id: str, path: str, folder: str | None) -> bool:
+        return any(item.path == path for item in self.client.list_artifacts(run_id, folder))
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    for parent in {str(PurePosixPath(name).parent) for name in files}:
+        (folder / parent).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _metric(point: Point, timestamp: int | None = None, model_id: str | None = None) -> Metric:
+    when = point.timestamp if timestamp is None else timestamp
+    return Metric(point.key, float(point.value), when, point.step, model_id=model_id)
+
+
+def _batches(items: Sequence[T], size: int = MAX_METRICS) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _describe(name: str, digest: str, source: Mapping[str, str], features: np.ndarray, labels: np.ndarray) -> Dataset:
+    parts = {"features": features, "targets": labels}
+    schema = {"mlflow_tensorspec": {part: _tensor(array).to_json() for part, array in parts.items()}}
+    profile = {f"{part}_shape": array.shape for part, array in parts.items()}
+    return Dataset(
+        name=name,
+        digest=digest,
+        source_type="code",
+        source=json.dumps({"tags": dict(source)}),
+        schema=json.dumps(schema),
+        profile=json.dumps(profile),
+    )
+
+
+def _tensor(array: np.ndarray) -> Schema:
+    return Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]))])

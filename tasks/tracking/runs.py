@@ -1,0 +1,469 @@
+"""The runs of a study: one study run, one top-level run per arm, one run per seed nested under its arm.
+
+A run is found again by what it is (run key, kind, arm, seed), never by a remembered id, so that any process
+may go on where another was killed. Ids travel explicitly from here; nothing uses MLflow's ambient run.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import subprocess
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+
+from layerwise.study import Study
+from tasks.tracking.store import TrackingError, artifact_root, is_remote
+
+RUN_KEY = "layerwise.run_key"
+KIND = "layerwise.kind"
+STUDY = "layerwise.study"
+ARM = "layerwise.arm"
+ARMS = "layerwise.arms"
+SEED = "layerwise.seed"
+SEEDS = "layerwise.seeds"
+DIGEST = "layerwise.digest"
+REPEAT = "layerwise.repeat"
+OWNER = "layerwise.owner"
+POINTS = "layerwise.points"
+MODELS = "layerwise.models"
+SUPERSEDED_BY = "layerwise.superseded_by"
+NOTE = "mlflow.note.content"
+"""The description that MLflow's pages show, in Markdown."""
+
+PAGE = 500
+"""Runs or models asked for at once."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Identity = tuple[str, str, str]
+"""Kind, arm and seed of a run, as its tags say them; empty where it has none."""
+
+
+@dataclass(frozen=True)
+class RunTree:
+    """The ids of a study's runs."""
+
+    experiment_id: str
+    run_key: str
+    study_run_id: str
+    arm_run_ids: Mapping[str, str]
+    seed_run_ids: Mapping[tuple[str, int], str]
+
+    def seed_run(self, arm: str, seed: int) -> str:
+        """The run of one seed of an arm."""
+        return self.seed_run_ids[arm, seed]
+
+    @cached_property
+    def seed_of(self) -> dict[str, tuple[str, int]]:
+        """Run id -> (arm, seed), for the runs of seeds."""
+        return {run_id: place for place, run_id in self.seed_run_ids.items()}
+
+    def run_ids(self) -> list[str]:
+        """Every run, parts before the whole: seeds, arms, the study."""
+        return [*self.seed_run_ids.values(), *self.arm_run_ids.values(), self.study_run_id]
+
+
+def open_runs(
+    client: MlflowClient,
+    study: Study,
+    *,
+    run_key: str,
+    repeat: str,
+    seeds: Sequence[int],
+    provenance: Mapping[str, str],
+    root: Path,
+) -> RunTree:
+    """Find the study's runs or create them, and take them over: they are RUNNING and ours until closed.
+
+    Runs of this study's name that a dead process of this machine left RUNNING are closed as KILLED on the
+    way.
+
+    Args:
+        client: the store.
+        study: the resolved study.
+        run_key: the identity of this computation of the study.
+        repeat: the name of the repeat, empty for the plain one.
+        seeds: the seeds that are reported.
+        provenance: more tags for every run: commit, dirty flag, lock digest, versions.
+        root: the project's root; artifacts go below it unless a server decides.
+
+    Raises:
+        TrackingError: if the study's experiment has been deleted.
+    """
+    experiment_id = _experiment(client, study, root)
+    close_stale_runs(client, experiment_id, except_key=run_key)
+    plan = _Plan(study, run_key, repeat, provenance)
+    found = _Found(client, experiment_id, _one_of_each(client, tree_runs(client, experiment_id, run_key)))
+
+    # Pages list the newest run first: made backwards, the study stands there above its arms, and seed 0 above seed 1.
+    arms, seed_runs = {}, {}
+    for arm in reversed(list(study.arms)):
+        arms[arm] = found.open(plan.arm_run(arm, len(seeds)))
+        for seed in reversed(seeds):
+            seed_runs[arm, seed] = found.open(plan.seed_run(arm, seed, arms[arm]))
+    return RunTree(
+        experiment_id,
+        run_key,
+        found.open(plan.study_run(seeds)),
+        {arm: arms[arm] for arm in study.arms},
+        {(arm, seed): seed_runs[arm, seed] for arm in study.arms for seed in seeds},
+    )
+
+
+def close_runs(
+    client: MlflowClient,
+    tree: RunTree,
+    *,
+    status: Status = "FINISHED",
+    failed_arms: Collection[str] = (),
+    end_time: int | None = None,
+) -> None:
+    """Close what is open of a tree, seeds before arms before the study; what is closed stays as it is.
+
+    Every run is stamped with the number of metric points and models it holds then, so that a later reader can
+    tell whether something has gone missing.
+
+    Args:
+        client: the store.
+        tree: the runs.
+        status: how it ended.
+        failed_arms: arms whose runs are FAILED, as are those of an arm with a model that was left unfinished;
+            the study run is then FAILED too.
+        end_time: milliseconds since the epoch; now if left out.
+    """
+    ended = end_time or int(time.time() * 1000)
+    runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
+    models = count_models(client, tree.experiment_id, list(tree.seed_run_ids.values()))
+    unfinished = {tree.seed_of[run_id][0] for run_id, states in models.items() if set(states) - {"READY"}}
+    failed = {*failed_arms, *unfinished}
+    for run_id in tree.run_ids():
+        run = runs.get(run_id)
+        if run is not None and run.info.status == "RUNNING":
+            holds = {POINTS: str(count_points(client, run)), MODELS: str(models[run_id]["READY"])}
+            client.log_batch(run_id, tags=_tags(holds))
+            client.set_terminated(run_id, _status_of(run, status, failed), ended)
+    if status == "FINISHED" and not failed:
+        _supersede(client, tree, runs[tree.study_run_id])
+
+
+def close_stale_runs(client: MlflowClient, experiment_id: str, *, except_key: str = "") -> list[str]:
+    """Close as KILLED the runs that processes of this machine, now gone, left RUNNING; returns their ids.
+
+    Args:
+        client: the store.
+        experiment_id: the study's experiment.
+        except_key: a run key whose runs are left alone, because they are about to be taken over.
+    """
+    running = _search(client, experiment_id, "attributes.status = 'RUNNING'")
+    stale = [run for run in running if run.data.tags.get(RUN_KEY) != except_key and _owner_is_gone(run)]
+    for run in stale:
+        client.set_terminated(run.info.run_id, "KILLED", _last_sign_of_life(client, run))
+    return [run.info.run_id for run in stale]
+
+
+def tree_runs(client: MlflowClient, experiment_id: str, run_key: str) -> list[Run]:
+    """Every run of a run key that has not been deleted."""
+    return _search(client, experiment_id, f"tags.`{RUN_KEY}` = '{run_key}'")
+
+
+def identity(run: Run) -> Identity:
+    """What a run is within its tree."""
+    tags = run.data.tags
+    return tags.get(KIND, ""), tags.get(ARM, ""), tags.get(SEED, "")
+
+
+def count_points(client: MlflowClient, run: Run) -> int:
+    """How many (metric, step) pairs a run holds."""
+    histories = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
+    return sum(len({metric.step for metric in history}) for history in histories)
+
+
+def count_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> dict[str, Counter[str]]:
+    """Run id -> how many of its models are in each state, READY or not."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for model in search_models(client, experiment_id, run_ids):
+        counts[model.source_run_id][str(model.status)] += 1
+    return counts
+
+
+def search_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> Iterator[Any]:
+    """The models of some runs, oldest first."""
+    oldest_first = [{"field_name": "creation_time", "ascending": True}]
+    for start in range(0, len(run_ids), PAGE):  # an IN list as long as a study would pass SQLite's limits
+        names = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + PAGE])
+        token = None
+        while token != "":
+            page = client.search_logged_models(
+                [experiment_id],
+                f"source_run_id IN ({names})",
+                max_results=PAGE,
+                order_by=oldest_first,
+                page_token=token,
+            )
+            yield from page
+            token = page.token or ""
+
+
+def parameters(study: Study, arm: str | None = None) -> dict[str, str]:
+    """What the runs page shows and compares: plain values by short name.
+
+    Example:
+        >>> parameters(load("blobs-supervised"), "greedy")["learning_rate"]
+        '0.01'
+    """
+    document = study.canonical()
+    training = document.pop("training")
+    optimizer = training.pop("optimizer")
+    layers = document.pop("network")["layers"]
+    chosen = {
+        "optimizer": optimizer.pop("name"),
+        **optimizer,
+        **training,
+        "depth": study.depth,
+        **{f"hidden_{key}": _in_short(layers, key) for key in ("units", "activation", "initializer")},
+        **document["arms"].get(arm, {}),
+        "data": document["data"],
+    }
+    return {key: str(value)[:6000] for key, value in _flat(chosen)}
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A run as it should be."""
+
+    identity: Identity
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What every run of a tree is to be called and tagged."""
+
+    study: Study
+    run_key: str
+    repeat: str
+    provenance: Mapping[str, str]
+
+    def study_run(self, seeds: Sequence[int]) -> _Planned:
+        more = {SEEDS: str(len(seeds)), ARMS: ",".join(self.study.arms)}
+        note = {NOTE: self.study.question} if self.study.question else {}
+        params = parameters(self.study) | {"seeds": str(len(seeds))}
+        return self._run(("study", "", ""), "study", more | note, params)
+
+    def arm_run(self, arm: str, num_seeds: int) -> _Planned:
+        params = parameters(self.study, arm) | {"seeds": str(num_seeds)}
+        return self._run(("arm", arm, ""), arm, {SEEDS: str(num_seeds)}, params)
+
+    def seed_run(self, arm: str, seed: int, parent: str) -> _Planned:
+        params = parameters(self.study, arm) | {"seed": str(seed)}
+        return self._run(("seed", arm, str(seed)), f"{arm} seed {seed:02d}", {"mlflow.parentRunId": parent}, params)
+
+    def _run(self, who: Identity, name: str, more: Mapping[str, str], params: Mapping[str, str]) -> _Planned:
+        kind, arm, seed = who
+        tags = {
+            **self.provenance,
+            RUN_KEY: self.run_key,
+            STUDY: self.study.name,
+            DIGEST: self.study.digest(),
+            REPEAT: self.repeat,
+            OWNER: _owner(),
+            KIND: kind,
+            **({ARM: arm} if arm else {}),
+            **({SEED: seed} if seed else {}),
+            "mlflow.user": _user(),
+            "mlflow.source.name": f"layerwise run {self.study.name}",
+            "mlflow.source.type": "LOCAL",
+            **more,
+        }
+        return _Planned(who, f"{name} · {self.repeat}" if self.repeat else name, tags, params)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The runs of a tree that exist already, and how the missing ones come to be."""
+
+    client: MlflowClient
+    experiment_id: str
+    runs: dict[Identity, Run] = field(default_factory=dict)
+
+    def open(self, planned: _Planned) -> str:
+        """The id of the planned run, which is RUNNING, ours, and complete in tags and parameters."""
+        run = self.runs.get(planned.identity)
+        if run is None:
+            # Tags come with the creation, in one transaction: a run without identity cannot be left behind.
+            run = self.client.create_run(self.experiment_id, tags=dict(planned.tags), run_name=planned.name)
+        elif run.info.status != "RUNNING":
+            self.client.update_run(run.info.run_id, status="RUNNING")
+        self._complete(run, planned)
+        return run.info.run_id
+
+    def _complete(self, run: Run, planned: _Planned) -> None:
+        tags = {key: value for key, value in planned.tags.items() if run.data.tags.get(key) != value}
+        params = [Param(key, value) for key, value in planned.params.items() if key not in run.data.params]
+        if tags or params:
+            self.client.log_batch(run.info.run_id, tags=_tags(tags), params=params)
+
+
+def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
+    experiment = client.get_experiment_by_name(study.name)
+    if experiment is None:
+        return _create_experiment(client, study, root)
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the experiment {study.name!r} has been deleted; bring it back with"
+            f" `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or rename the study."
+        )
+    _require_artifacts_here(client, study, experiment.artifact_location, root)
+    return experiment.experiment_id
+
+
+def _require_artifacts_here(client: MlflowClient, study: Study, location: str, root: Path) -> None:
+    """Refuse a store that was moved: MLflow keeps absolute places, and would begin anew at the old one."""
+    if is_remote(client) or not is_local_uri(location):
+        return
+    place = Path(local_file_uri_to_path(location))
+    if not place.parent.is_dir():
+        raise TrackingError(
+            f"the artifacts of {study.name!r} are kept in {place}, which is gone; if it was moved, move"
+            f" it back or leave a link there; else set {artifact_root(root).parent} aside for a new store."
+        )
+
+
+def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
+    # Names of studies are safe in a path. The kind keeps the UI from asking what sort of experiment this is.
+    location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
+    tags = {"mlflow.experimentKind": "custom_model_development", STUDY: study.name}
+    if study.question:
+        tags[NOTE] = study.question
+    try:
+        return client.create_experiment(study.name, artifact_location=location, tags=tags)
+    except MlflowException as error:
+        experiment = client.get_experiment_by_name(study.name)  # another process was faster
+        if experiment is None:
+            raise TrackingError(f"the experiment {study.name!r} cannot be created: {_first_line(error)}") from None
+        return experiment.experiment_id
+
+
+def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Run]:
+    """One run per identity; of several, the fullest stays and the others are deleted with their models.
+
+    Creating a run is not idempotent: a request that a server answered too late may have been sent twice.
+    """
+    by_identity: dict[Identity, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_identity[identity(run)].append(run)
+    kept = {}
+    for who, same in by_identity.items():
+        kept[who], *others = sorted(same, key=_fullest_first)
+        for other in others:
+            _delete(client, other)
+    return kept
+
+
+def _fullest_first(run: Run) -> tuple[int, int, int, int, str]:
+    outputs = len(run.outputs.model_outputs) if run.outputs else 0
+    data = run.data
+    return -outputs, -len(data.metrics), -len(data.params), run.info.start_time, run.info.run_id
+
+
+def _delete(client: MlflowClient, run: Run) -> None:
+    for model in search_models(client, run.info.experiment_id, [run.info.run_id]):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run.info.run_id)
+
+
+def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
+    runs: list[Run] = []
+    token = None
+    while token != "":
+        page = client.search_runs([experiment_id], query, max_results=PAGE, page_token=token)
+        runs += page
+        token = page.token or ""
+    return runs
+
+
+def _status_of(run: Run, status: Status, failed_arms: Collection[str]) -> Status:
+    kind, arm, _ = identity(run)
+    return "FAILED" if failed_arms and (kind == "study" or arm in failed_arms) else status
+
+
+def _supersede(client: MlflowClient, tree: RunTree, study_run: Run) -> None:
+    """Mark the plain answers of older forms of the study; repeats stand for themselves."""
+    if study_run.data.tags.get(REPEAT):
+        return
+    for run in _search(client, tree.experiment_id, f"tags.`{KIND}` != 'seed'"):
+        tags = run.data.tags
+        older = run.info.start_time < study_run.info.start_time and tags.get(RUN_KEY) != tree.run_key
+        if older and not tags.get(REPEAT) and SUPERSEDED_BY not in tags:
+            client.set_tag(run.info.run_id, SUPERSEDED_BY, tree.run_key)
+
+
+def _last_sign_of_life(client: MlflowClient, run: Run) -> int:
+    """When a killed run last published, or began: its duration should not include the days nobody looked."""
+    times = [metric.timestamp for key in run.data.metrics for metric in client.get_metric_history(run.info.run_id, key)]
+    return max([run.info.start_time, *times])
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
+
+
+def _owner_is_gone(run: Run) -> bool:
+    host, _, process = run.data.tags.get(OWNER, "").rpartition("/")[0].partition("/")
+    started = run.data.tags.get(OWNER, "").rpartition("/")[2]
+    return host == socket.gethostname() and process.isdecimal() and _start_of(int(process)) != started
+
+
+def _start_of(process: int) -> str:
+    """When a process began, so that a later one of the same number is told apart; empty if there is none."""
+    try:
+        # Field 22 of the line; the program's name before it may hold spaces and brackets.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return ""
+    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return answer.stdout.strip().replace("/", "-")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _in_short(layers: Sequence[Mapping[str, Any]], key: str) -> str:
+    """One property of the hidden layers, bottom up: ``10 x 11``, or ``500, 250 x 2``."""
+    parts = [(str(layer.get(key, "")), layer.get("repeat", 1)) for layer in layers]
+    return ", ".join(value if times == 1 or key != "units" else f"{value} x {times}" for value, times in parts)
+
+
+def _tags(values: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, value) for key, value in values.items()]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300]

@@ -1,0 +1,259 @@
+"""Opens the tracking store: SQLite under the root, or the server that ``MLFLOW_TRACKING_URI`` names.
+
+MLflow creates its SQLite schema on first contact, and two processes that do so at once corrupt it. Here the
+schema is created beside the store under a lock and then renamed into place: a store is whole or it does not
+exist.
+Importing this module does not import mlflow, so that a command may ask where the store is for free.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCK_SECONDS = 120.0
+"""How long to wait for another process that is creating the store; it takes about three seconds."""
+
+BUSY_SECONDS = 20.0
+"""How long to wait for a writer to let go of the store."""
+
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs"}
+_NOISY_LOGGERS = ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "urllib3.connectionpool")
+
+
+class TrackingError(RuntimeError):
+    """The tracking store cannot do what was asked; its message is one line: received, expected, remedy."""
+
+
+def store_uri(root: Path) -> str:
+    """Where runs are tracked: ``MLFLOW_TRACKING_URI`` if it is set, else SQLite in ``<root>/mlruns``.
+
+    Example:
+        >>> store_uri(Path("/srv/lab/lab"))
+        'sqlite:////srv/lab/lab/mlruns/mlflow.db'
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or _sqlite_uri(database_path(root))
+
+
+def database_path(root: Path) -> Path:
+    """The file of the default store."""
+    return root.absolute() / "mlruns" / "mlflow.db"
+
+
+def artifact_root(root: Path) -> Path:
+    """The folder of artifacts and models when the store is a database that this process opens itself."""
+    return root.absolute() / "mlruns" / "artifacts"
+
+
+def open_store(root: Path) -> MlflowClient:
+    """A client of the study's tracking store, which is created if there is none yet.
+
+    Args:
+        root: the project's root; the default store is ``<root>/mlruns/mlflow.db``, its lock is in
+            ``<root>/.layerwise``.
+
+    Raises:
+        TrackingError: if the store cannot be created, written or reached, is no MLflow store, or was made by
+            another version of MLflow than this one.
+    """
+    uri = store_uri(root)
+    if uri.startswith("sqlite:"):
+        return _open_sqlite(uri, root)
+    if not uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql")):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {uri!r}; expected http(s)://, sqlite:/// or another database: correct or unset it."
+        )
+    return _open_remote(uri)
+
+
+def is_remote(client: MlflowClient) -> bool:
+    """Whether a server decides where artifacts go."""
+    return client.tracking_uri.startswith(("http://", "https://"))
+
+
+def _sqlite_uri(path: Path) -> str:
+    # Only what SQLAlchemy would misread is escaped: MLflow makes a folder of the URI's text as it stands.
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _open_sqlite(uri: str, root: Path) -> MlflowClient:
+    path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    _require_writable(path, artifact_root(root))
+    if not path.exists() or path.stat().st_size == 0:
+        _create(path, root)
+    local = not _on_network(path)
+    _require_revision(path, _inspect(path, write_ahead=local))
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if local:
+        _relax_syncs(client)
+    return client
+
+
+def _open_remote(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with _quiet():
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        shown = _without_password(uri)
+        reason = str(error).replace(uri, shown).splitlines()[0]
+        raise TrackingError(
+            f"the tracking store {shown} does not answer ({reason[:200]});"
+            " start it, or correct or unset MLFLOW_TRACKING_URI."
+        ) from None
+    return client
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"(?<=://)[^/]*@", "", uri)
+
+
+def _require_writable(database: Path, artifacts: Path) -> None:
+    for folder in (database.parent, artifacts):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(
+                f"{folder} cannot be created ({error.strerror}); runs are tracked there: mend what is in the"
+                " way, or set LAYERWISE_ROOT to another place."
+            ) from None
+    for place in (database.parent, artifacts, database):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise TrackingError(
+                f"{place} is not writable; runs are tracked there: change its permissions,"
+                " or set LAYERWISE_ROOT to another place."
+            )
+
+
+def _create(path: Path, root: Path) -> None:
+    """Create the schema once, however many processes come first."""
+    lock = _creation_lock(path, root)
+    try:
+        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(lock, timeout=LOCK_SECONDS):
+            if not path.exists() or path.stat().st_size == 0:
+                _create_locked(path, artifact_root(root))
+    except Timeout:
+        raise TrackingError(
+            f"{path} is being created for more than {LOCK_SECONDS:.0f} s by a process that holds {lock};"
+            " end that process, and run again."
+        ) from None
+    except OSError as error:
+        raise TrackingError(f"{path} cannot be created ({error.strerror or error}); check space and rights.") from None
+
+
+def _creation_lock(path: Path, root: Path) -> Path:
+    """The lock that all who might create this file share: a store elsewhere may belong to several roots."""
+    if path == database_path(root):
+        return root.absolute() / ".layerwise" / "tracking-store.lock"
+    return path.with_name(f".{path.name}.lock")
+
+
+def _create_locked(path: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    draft = path.with_name(f".{path.name}.creating")
+    for leftover in path.parent.glob(f"{draft.name}*"):  # of a process killed while creating
+        leftover.unlink()
+    with _quiet():
+        SqlAlchemyStore(_sqlite_uri(draft), str(artifacts)).engine.dispose()
+    draft.replace(path)
+
+
+def _inspect(path: Path, *, write_ahead: bool) -> str | None:
+    """The store's schema revision (None: it has no schema); switches the write-ahead log on on the way."""
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            if write_ahead:
+                connection.execute("PRAGMA journal_mode=WAL")
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+                return None
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            return row[0] if row else None
+    except sqlite3.OperationalError as error:
+        raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
+    except sqlite3.DatabaseError:
+        raise TrackingError(f"{path} is not an SQLite database; move it away, and a new store is made.") from None
+
+
+def _require_revision(path: Path, found: str | None) -> None:
+    """Refuse other revisions before MLflow sees the store: it would migrate an old one without asking."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    if found is None:
+        raise TrackingError(f"{path} is a database without MLflow's tables; move it away, and a new store is made.")
+    migrations = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    if found in migrations.get_heads():
+        return
+    if any(revision.revision == found for revision in migrations.walk_revisions()):
+        raise TrackingError(
+            f"{path} was made by an older MLflow than {mlflow.__version__} (schema {found});"
+            f" back it up, then run `mlflow db upgrade {_sqlite_uri(path)}`."
+        )
+    raise TrackingError(
+        f"{path} was made by a newer MLflow than {mlflow.__version__} (schema {found} is unknown here);"
+        " install that version, or set LAYERWISE_ROOT to another place."
+    )
+
+
+def _relax_syncs(client: MlflowClient) -> None:
+    """One fsync per checkpoint instead of one per commit: half the time of a model's publication.
+
+    With a write-ahead log this cannot corrupt the store: after a power cut the last commits may be missing,
+    and the next start publishes them again.
+    """
+    from sqlalchemy import event
+
+    engine = client._tracking_client.store.engine  # noqa: SLF001 - MLflow has no setting for it
+    if not event.contains(engine, "connect", _relax):
+        event.listen(engine, "connect", _relax)
+        engine.dispose()  # connections opened so far know nothing of it
+
+
+def _relax(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether the file is on a network file system, where a write-ahead log is not safe."""
+    try:
+        lines = [line.split() for line in mounts.read_text().splitlines()]
+    except OSError:  # not Linux: no way to know
+        return False
+    places = [(Path(point.replace("\\040", " ")), kind) for _, point, kind, *_ in lines]
+    holding = [(len(place.parts), kind) for place, kind in places if path.is_relative_to(place)]
+    return max(holding, default=(0, ""))[1] in _NETWORK_FILE_SYSTEMS
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep the migration's and the retries' log lines off the terminal."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,256 @@
+"""``layerwise ui`` in a real browser: what a person meets who follows the printed addresses, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
+expect = playwright.expect
+
+CHECKOUT = Path(__file__).parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+"""The browser itself must not call out either, and runs without a sandbox where the user is root."""
+
+STUDY = """
+name: small-pages
+question: Do the pages read well?
+data: {source: blobs, samples: 120, split: {train: 70, test: 50}}
+network: {layers: [{units: 10, initializer: he_uniform, repeat: 3}]}
+training: {optimizer: {name: sgd, learning_rate: 0.01, momentum: 0.9}, epochs: 2}
+seeds: 3
+"""
+DEPTHS = [1, 2, 3]
+TASKS = ["data: blobs", *(f"greedy seeds 0-9: {step}" for step in ("base", "add layer 2", "add layer 3"))]
+
+PATIENCE = 60_000
+"""Milliseconds that a page may take on a machine that is busy with other tests."""
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A root with one finished study, its pages, and what stands in its stores."""
+
+    printed: str
+    mlflow: str
+    prefect: str
+    runs: dict[str, dict[str, Any]]
+    flow_run: str
+
+    def run_page(self, name: str, tab: str = "") -> str:
+        info = self.runs[name]["info"]
+        address = f"{self.mlflow}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}"
+        return f"{address}{tab}?workflowType=machine_learning"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser; expected one of {', '.join(BROWSERS)} on PATH: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The pages of a finished small study. The browser comes first: without one, nothing is trained."""
+    root = tmp_path_factory.mktemp("root")
+    (root / "study.yaml").write_text(STUDY)
+    environ = os.environ | {"LAYERWISE_ROOT": str(root), "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-m", "flows.cli"]
+    subprocess.run([*command, "run", "study.yaml"], cwd=root, env=environ, check=True, timeout=300)
+
+    ports = _free_ports(2)
+    options = ["ui", "--mlflow-port", str(ports[0]), "--prefect-port", str(ports[1])]
+    process = subprocess.Popen([*command, *options], cwd=root, env=environ, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        printed = ""
+        while "Ctrl-C" not in printed:
+            line = process.stdout.readline()
+            assert line, f"`layerwise ui` ended with {process.wait()} after printing {printed!r}"
+            printed += line
+        mlflow, prefect = (f"http://127.0.0.1:{port}" for port in ports)
+        yield Site(printed, mlflow, prefect, _runs(mlflow), _flow_run(prefect))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert not any(map(_answers, ports)), "a server outlived `layerwise ui`"
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A page of a fresh profile at laptop size; at the end of the test, nothing may have left this machine."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    outside: list[str] = []
+
+    def guard(route: Any) -> None:
+        if re.match(r"(http://127\.0\.0\.1:|data:|blob:)", route.request.url):
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", guard)
+    yield context.new_page()
+    context.close()
+    assert outside == []
+
+
+def test_runs_page_shows_study_above_arms_and_seeds_one_click_below(site: Site, page: Any) -> None:
+    address = next(word for word in site.printed.split() if "/runs?" in word)
+    page.goto(address)
+    expect(_names(page).filter(has_text=re.compile("^greedy$"))).to_be_visible(timeout=PATIENCE)
+    assert _run_names(page) == ["study", "greedy"]
+    expect(page.get_by_text("Do the pages read well?").first).to_be_visible()
+
+    page.locator(".ag-row").get_by_role("button").first.click()
+    expect(page.get_by_text("greedy seed 02")).to_be_visible(timeout=PATIENCE)
+    assert _run_names(page) == ["study", "greedy", "greedy seed 00", "greedy seed 01", "greedy seed 02"]
+
+
+def test_arm_chart_has_a_point_at_each_depth(site: Site, page: Any) -> None:
+    page.goto(site.run_page("greedy", "/model-metrics"))
+    page.get_by_placeholder("Search metric charts").fill("test_accuracy_mean")
+    expect(page.get_by_text("test_accuracy_mean", exact=True).first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".js-plotly-plot .scatterlayer .point")).to_have_count(len(DEPTHS), timeout=PATIENCE)
+    drawn = page.evaluate("[...document.querySelector('.js-plotly-plot').data[0].x]")
+    assert [int(step) for step in drawn] == DEPTHS
+
+
+@pytest.mark.parametrize(
+    ("run", "path"), [("greedy", "accuracy_by_depth.png"), ("study", "figures/accuracy_by_depth.svg")]
+)
+def test_figures_render(site: Site, page: Any, run: str, path: str) -> None:
+    page.goto(site.run_page(run, f"/artifacts/{path}"))
+    image = page.locator("img[src^='blob:'], img[src*='get-artifact'], img[src^='data:image']").last
+    expect(image).to_be_visible(timeout=PATIENCE)
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+
+
+def test_results_table_renders(site: Site, page: Any) -> None:
+    page.goto(site.run_page("study", "/artifacts/results.csv"))
+    expect(page.get_by_text("Previewing the first 3 rows")).to_be_visible(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_run_page_opens_with_question_and_answer(site: Site, page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("study", "greedy"):
+        page.goto("about:blank")
+        page.goto(site.run_page(name))
+        expect(page.get_by_text("Do the pages read well?").first).to_be_attached(timeout=PATIENCE)
+        expect(page.get_by_text(re.compile("from depth 1 to 3, training accuracy")).first).to_be_attached()
+
+
+def test_logged_model_shows_its_metrics_and_seed(site: Site, page: Any) -> None:
+    seed = site.runs["greedy seed 01"]
+    model = next(made["model_id"] for made in seed["outputs"]["model_outputs"] if int(made["step"]) == 3)
+    experiment = seed["info"]["experiment_id"]
+    page.goto(f"{site.mlflow}/#/experiments/{experiment}/models/{model}?workflowType=machine_learning")
+    expect(page.get_by_role("heading", name=re.compile("depth-03")).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("test_accuracy", exact=True).first).to_be_visible()
+    expect(page.get_by_role("link", name="greedy seed 01").first).to_be_visible()
+
+
+def test_flow_run_page_draws_the_graph_of_the_study(site: Site, page: Any) -> None:
+    with page.expect_response(lambda response: response.url.endswith("/graph-v2"), timeout=PATIENCE) as answer:
+        page.goto(f"{site.prefect}/runs/flow-run/{site.flow_run}")
+    nodes = {key: node for key, node in answer.value.json()["nodes"]}
+    below = {node["label"]: {nodes[parent["id"]]["label"] for parent in node["parents"]} for node in nodes.values()}
+    assert set(TASKS) <= set(below)
+    for lower, upper in zip(TASKS[:-1], TASKS[1:], strict=True):
+        assert below[upper] == {lower}, "a stage hangs on the stage below it and on nothing else"
+
+    canvas = page.locator("canvas").first
+    expect(canvas).to_be_visible(timeout=PATIENCE)
+    page.wait_for_timeout(2000)  # it draws itself in; a canvas gives no sign of having finished
+    assert len(set(canvas.screenshot())) > 100, "the graph is blank"
+
+    page.get_by_text("Task Runs", exact=True).first.click()
+    for task in TASKS:
+        expect(page.get_by_text(task, exact=True).first).to_be_attached(timeout=PATIENCE)
+
+
+def test_flow_run_page_holds_the_answer(site: Site, page: Any) -> None:
+    page.goto(f"{site.prefect}/runs/flow-run/{site.flow_run}")
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text("small-pages", exact=True).last.click()
+    expect(page.get_by_text(re.compile("from depth 1 to 3, training accuracy")).first).to_be_visible(timeout=PATIENCE)
+
+
+def test_the_first_page_of_each_server_stays_on_this_machine(site: Site, page: Any) -> None:
+    for address, sign in ((site.mlflow, "Experiments"), (site.prefect, "Flow Runs")):
+        page.goto(address)
+        expect(page.get_by_text(sign).first).to_be_visible(timeout=PATIENCE)
+        page.wait_for_timeout(1500)
+
+
+def _names(page: Any) -> Any:
+    return page.locator(".ag-row a[href*='/runs/']")
+
+
+def _run_names(page: Any) -> list[str]:
+    """The names in the runs table, top to bottom."""
+    placed = [(link.bounding_box()["y"], link.inner_text().strip()) for link in _names(page).all()]
+    return [name for _, name in sorted(placed)]
+
+
+def _runs(mlflow: str) -> dict[str, dict[str, Any]]:
+    api = f"{mlflow}/api/2.0/mlflow"
+    experiments = _asked(f"{api}/experiments/search", max_results=10)["experiments"]
+    (experiment,) = (found["experiment_id"] for found in experiments if found["name"] == "small-pages")
+    runs = _asked(f"{api}/runs/search", experiment_ids=[experiment])["runs"]
+    return {run["info"]["run_name"]: run for run in runs}
+
+
+def _flow_run(prefect: str) -> str:
+    (flow_run,) = _asked(f"{prefect}/api/flow_runs/filter")
+    assert flow_run["name"] == "small-pages"
+    return flow_run["id"]
+
+
+def _asked(address: str, **question: Any) -> Any:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(address, data=json.dumps(question).encode(), headers=headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for taken in sockets:
+        taken.bind(("127.0.0.1", 0))
+    ports = [taken.getsockname()[1] for taken in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0

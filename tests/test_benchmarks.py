@@ -1,0 +1,118 @@
+"""The benchmarks compare like with like: plain Keras, raw TensorFlow and the engine compute the same thing."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from benchmarks import main_job, plain_keras, raw_tensorflow
+from benchmarks.measuring import Times, run_module
+from layerwise import datasets, engine, pretraining
+from layerwise.study import load
+
+CLOSE = {"rtol": 2e-5, "atol": 2e-5}
+
+
+@pytest.fixture(scope="module")
+def study():
+    """The main job with one epoch, two stages and two seeds."""
+    return load("blobs-supervised", seeds=2, overrides=["network.layers.0.repeat=2", "training.epochs=1"])
+
+
+def test_plain_script_has_the_studys_data_and_settings(study):
+    """The plain script trains on the study's rows, with its layers, optimizer, batch size, stages and epochs."""
+    inputs, targets = plain_keras.load_data()
+    data = datasets.generate(study.data)
+    np.testing.assert_array_equal(inputs, data.inputs)
+    np.testing.assert_array_equal(targets, data.one_hot)
+    np.testing.assert_array_equal(data.train, np.arange(plain_keras.TRAIN))
+    (layer,), optimizer = study.network.layers, study.training.optimizer
+    assert (layer.units, layer.activation, layer.initializer) == (plain_keras.UNITS, "relu", "he_uniform")
+    assert (optimizer.learning_rate, optimizer.momentum) == (plain_keras.LEARNING_RATE, plain_keras.MOMENTUM)
+    assert study.training.batch_size == plain_keras.BATCH
+    whole, size = load(study.name), main_job.Size()
+    assert (whole.depth, whole.training.epochs, whole.seeds) == (size.stages, size.epochs, size.seeds)
+
+
+def test_plain_keras_and_raw_tensorflow_reach_the_same_weights():
+    """From equal weights and in equal order two stages end alike, to 2e-5, and the frozen layer stays as it was."""
+    inputs, targets = plain_keras.load_data()
+    order = np.arange(plain_keras.TRAIN, dtype=np.int32)[np.newaxis, np.newaxis]
+    keras.utils.set_random_seed(0)
+    model, seen = plain_keras.build(1), inputs[np.newaxis]
+    for depth in (1, 2):
+        if depth == 2:
+            before, model = model.get_weights(), plain_keras.deepen(model)
+            after = model.get_weights()
+            assert all(map(np.array_equal, before, [*after[:2], *after[4:]]))
+        start = [values[np.newaxis] for values in model.get_weights()[-4:]]
+        hidden, output, _ = raw_tensorflow.fit(*_layers(start), seen, targets, order)
+        plain_keras.fit(model, inputs, targets, epochs=1, shuffle=False)
+        for by_hand, values in zip((*hidden, *output), model.get_weights()[-4:], strict=True):
+            np.testing.assert_allclose(by_hand.numpy().reshape(values.shape), values, **CLOSE)
+        seen = raw_tensorflow.forward(hidden, output, seen)[0].numpy()
+    assert all(map(np.array_equal, before[:2], model.get_weights()[:2]))
+
+
+def test_raw_tensorflow_reaches_the_engines_weights(study, monkeypatch):
+    """Given what the engine is given at each stage, the raw operations end where :func:`layerwise.run` ends."""
+    calls, fit = [], engine.fit
+
+    def recorded(problem, weights, inputs, targets, order):
+        calls.append((weights, inputs, targets, order))
+        return fit(problem, weights, inputs, targets, order)
+
+    monkeypatch.setattr(engine, "fit", recorded)
+    (trained,) = pretraining.run(study).trained.values()
+    features = None
+    for depth, (weights, inputs, targets, order) in zip(trained, calls, strict=True):
+        own = np.broadcast_to(inputs, (len(order), *inputs.shape)) if inputs.ndim == 2 else inputs
+        if features is not None:
+            np.testing.assert_allclose(features, own, **CLOSE)
+        hidden, output, curve = raw_tensorflow.fit(*_layers(weights), own, targets, order)
+        reached = (*depth.chain[-1].hidden, *depth.chain[-1].output)
+        for by_hand, by_engine in zip((*hidden, *output), reached, strict=True):
+            np.testing.assert_allclose(by_hand.numpy().reshape(by_engine.shape), by_engine, **CLOSE)
+        np.testing.assert_allclose(curve.numpy().T, depth.chain[-1].loss_curve, **CLOSE)
+        features = raw_tensorflow.forward(hidden, output, own)[0].numpy()
+
+
+def test_child_reports_times_and_memory(tmp_path):
+    """A part runs in a process of its own, of which time, memory and output are known."""
+    child = run_module("platform", root=tmp_path)
+    assert 0 < child.times.processor < 60 * child.times.wall
+    assert 1 < child.largest_mb < 1000
+    assert child.output.strip()
+
+
+def test_failing_child_is_reported(tmp_path):
+    """A part that fails ends the benchmark with what it wrote, instead of a time."""
+    with pytest.raises(RuntimeError, match=r"(?s)no_such_part --all ended with status 1:.*No module named"):
+        run_module("no_such_part", ["--all"], root=tmp_path)
+
+
+def test_aims_compare_medians():
+    """An aim is met where its figure, from the medians of the parts, is below its bound."""
+    seconds = {
+        "engine": [1.2, 9.0, 1.1],
+        "raw": [1.0],
+        "run": [40.0],
+        "plain": [50.0],
+        "help": [0.6],
+        "finished": [2.0],
+    }
+    parts = {
+        name: main_job.Part(name, name, [Times(value, value) for value in values], 900.0, None, [0.1])
+        for name, values in seconds.items()
+    }
+    found = main_job.aims(parts, main_job.Size())
+    assert [(round(aim.measured, 3), aim.met) for aim in found] == [
+        (1.2, True), (0.8, True), (900.0, True), (0.6, False), (2.0, True),
+    ]  # fmt: skip
+
+
+def _layers(weights):
+    """A stage's four weight arrays as the raw operations take them: two layers, each bias as one row a seed."""
+    kernel, bias, output_kernel, output_bias = weights
+    return (kernel, bias[:, np.newaxis]), (output_kernel, output_bias[:, np.newaxis])

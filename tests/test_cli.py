@@ -1,0 +1,614 @@
+"""The command line as a person meets it: real processes, terminals and signals, and stores on disk."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import termios
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import environment
+from tests.studies import small
+from tests.test_server import clean_environ
+
+LAYERWISE = [sys.executable, "-m", "flows.cli"]
+
+STAGES = 5
+"""Depth of the study that is interrupted; with this many epochs each of its stages takes about a second."""
+
+EPOCHS = 6000
+
+HEAVY = {"tensorflow", "keras", "prefect", "mlflow"}
+
+AND_MODULES = f"""
+import sys
+from flows import cli
+try:
+    cli.main()
+finally:
+    print("loaded", *{HEAVY!r} & {{name.partition(".")[0] for name in sys.modules}})
+"""
+
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+def begin(root: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """``layerwise`` as a shell starts it in ``root``: a process group of its own."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(
+        [*LAYERWISE, *arguments], cwd=root, process_group=0, text=True, **pipes | {"env": clean_environ()} | options
+    )
+
+
+def end(process: subprocess.Popen[str]) -> Ended:
+    """Wait for a command; one that hangs is ended with all it started."""
+    try:
+        out, err = process.communicate(timeout=200)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Ended(process.returncode, out, err)
+
+
+def layerwise(root: Path, *arguments: str) -> Ended:
+    """One command from beginning to end."""
+    return end(begin(root, *arguments))
+
+
+def and_modules(root: Path, *arguments: str) -> tuple[Ended, set[str]]:
+    """One command, and which of the heavy libraries it loaded."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", AND_MODULES, *arguments],
+        cwd=root,
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        text=True,
+    )
+    ended = end(process)
+    out, _, loaded = ended.out.rpartition("loaded")
+    return Ended(ended.status, out, ended.err), set(loaded.split())
+
+
+def write_study(root: Path, **changes: Any) -> Path:
+    """A study file in ``root``."""
+    file = root / "study.yaml"
+    file.write_text(yaml.safe_dump(small(**changes).canonical()))
+    return file
+
+
+def database(root: Path) -> Path:
+    """Where the runs of a root are tracked."""
+    return root / "mlruns" / "mlflow.db"
+
+
+def ask(root: Path, query: str) -> list[tuple[Any, ...]]:
+    """Rows of the tracking store; none where there is no store yet."""
+    if not database(root).exists():
+        return []
+    with closing(sqlite3.connect(database(root), timeout=20)) as store:
+        return store.execute(query).fetchall()
+
+
+def statuses(root: Path) -> dict[str, int]:
+    """How many runs stand in which status."""
+    return dict(ask(root, "SELECT status, count(*) FROM runs GROUP BY status"))
+
+
+def row_counts(root: Path) -> dict[str, int]:
+    """How many rows each table of the tracking store has."""
+    tables = [name for (name,) in ask(root, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {name: ask(root, f'SELECT count(*) FROM "{name}"')[0][0] for name in tables}  # noqa: S608
+
+
+def points(root: Path) -> Counter[tuple[Any, ...]]:
+    """Every metric row with the run that holds it; times and ids, which differ from run to run, left out."""
+    tags = " ".join(
+        f"LEFT JOIN tags {name} ON {name}.run_uuid = m.run_uuid AND {name}.key = 'layerwise.{name}'"
+        for name in ("kind", "arm", "seed")
+    )
+    rows = ask(root, f"SELECT kind.value, arm.value, seed.value, m.key, step, m.value FROM metrics m {tags}")  # noqa: S608
+    return Counter(rows)
+
+
+def models(root: Path) -> Counter[tuple[Any, ...]]:
+    """Every model: arm, seed, name, status and the digest of its weights."""
+    tags = " ".join(
+        f"JOIN logged_model_tags {name} ON {name}.model_id = m.model_id AND {name}.tag_key = 'layerwise.{name}'"
+        for name in ("arm", "seed", "digest")
+    )
+    columns = "arm.tag_value, seed.tag_value, m.name, m.status, digest.tag_value"
+    return Counter(ask(root, f"SELECT {columns} FROM logged_models m {tags}"))  # noqa: S608
+
+
+def results(root: Path) -> dict[str, int]:
+    """The stage results on disk, and when each was written."""
+    files = environment.results_folder(root).glob("[!.]*")
+    return {file.name: file.stat().st_mtime_ns for file in files}
+
+
+def servers(root: Path) -> list[int]:
+    """Processes, other than this one, whose Prefect home is in ``root``."""
+    home = f"PREFECT_HOME={environment.prefect_home(root)}\0".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if home in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:  # it has just ended, or is not ours
+            continue
+    return found
+
+
+def wait_until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait for something that a running command brings about."""
+    deadline = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None, f"the command ended early, with {process.returncode}"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def plain(text: str) -> str:
+    """What remains on a terminal: colours and cursor moves taken out."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n")
+
+
+# --- what answers at once ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--version"], r"layerwise \d+\S*\n"),
+        (["--help"], r"Usage: layerwise \[OPTIONS\] COMMAND (?s:.*)\n  run +Train a study(?s:.*)"),
+        ([], r"Usage: layerwise \[OPTIONS\] COMMAND (?s:.*)"),
+        (["run", "--help"], r"Usage: layerwise run \[OPTIONS\] STUDY\n(?s:.*)--dry-run(?s:.*)"),
+        (["list"], r"study +arms +depth +seeds +question *\nblobs-supervised +greedy +11 +30 +Does (?s:.*)"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
+)
+def test_help_loads_nothing_and_writes_nothing(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    """Help, version and list answer without TensorFlow, Prefect or MLflow, and leave no file."""
+    ended, loaded = and_modules(tmp_path, *arguments)
+    assert (ended.status, ended.err, loaded) == (0, "", set())
+    assert re.fullmatch(expected, ended.out), ended.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["show"], ["run", "--dry-run"]], ids=" ".join)
+def test_what_would_be_trained_is_said_without_a_trace(tmp_path: Path, command: list[str]) -> None:
+    """`show` and `run --dry-run` say each stage, what it trains and what is done, and write nothing."""
+    file = write_study(tmp_path, depth=2, seeds=12, question="Does [x] or [/y] help?")
+    ended, loaded = and_modules(tmp_path, *command, "study.yaml")
+    assert (ended.status, ended.err, loaded) == (0, "", set())
+    assert ended.out.startswith("small  Does [x] or [/y] help?\n")
+    # Two inputs and a bias for each of ten units, ten and a bias for each of three classes; then ten inputs.
+    assert re.search(r"^1 +base +hidden 1 .* +- +63 +0/2$", ended.out, re.MULTILINE)
+    assert re.search(r"^2 +add_layer +hidden 2 .* +hidden 1 +143 +0/2$", ended.out, re.MULTILINE)
+    assert ended.out.endswith("4 of 4 stages left to train\n")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+# --- requests that cannot be honoured ----------------------------------------------------------------------
+
+
+def refusal(root: Path, *arguments: str) -> str:
+    """The one line with which a command refuses a wrong request, without its beginning."""
+    ended = layerwise(root, *arguments)
+    assert (ended.status, ended.out) == (2, ""), ended
+    assert re.fullmatch(r"layerwise: [^\n]+\n", ended.err), ended.err
+    assert "Traceback" not in ended.err
+    return ended.err.removeprefix("layerwise: ").rstrip("\n")
+
+
+SETTINGS = {
+    "seeds=0": "study.yaml: seeds: received 0; input should be greater than or equal to 1",
+    "seeds=-3": "study.yaml: seeds: received -3; input should be",
+    "seeds=1000000000": "study.yaml: seeds: received 1000000000; input should be less than or equal to 100000",
+    "seeds=true": "study.yaml: seeds: received True; input should be a valid integer",
+    "seeds=many": "study.yaml: seeds: received 'many'; input should be a valid integer",
+    "seed=3": "study.yaml: seed: unknown key; did you mean seeds? Known: name, question, data,",
+    "training.epoch=3": "study.yaml: training.epoch: unknown key; did you mean epochs?",
+    "training.epochs=2.5": "study.yaml: training.epochs: received 2.5; input should be a valid integer",
+    "training.batch_size=71": "batch_size 71 is larger than the training part (70 rows); use at most 70",
+    "training.optimizer.name=adm": "received 'adm'; did you mean adam? Known: sgd, adam, rmsprop, adagrad",
+    "training.optimizer.learning_rate=-1": "learning_rate: received -1; input should be greater than 0",
+    "training.optimizer.learning_rate=.nan": "learning_rate: received nan; input should be",
+    "training.optimizer.beta_1=0.9": "training.optimizer.beta_1: unknown key; known: name, learning_rate, momentum",
+    "network.layers.0.activation=rleu": "received 'rleu'; did you mean relu? Known: linear, relu,",
+    "network.layers.0.initializer=he_unifrom": "received 'he_unifrom'; did you mean he_uniform?",
+    "network.layers.0.units=0": "network.layers.0.units: received 0; input should be greater than",
+    "network.layers.0.repeat=99999": "network.layers.0.repeat: received 99999; input should be less than",
+    "network.layers.7.units=1": "'7' is not a position of a list of 1 (from 0)",
+    "data.split.train=71": "train 71 + test 50 = 121 rows, but samples is 120; make them equal",
+    "data.source=blob": "data.source: received 'blob'",
+    "name=../up": "name: received '../up'",
+    "epochs": "--set 'epochs': expected key=value, as in --set training.epochs=50.",
+    "training.epochs=[": "--set 'training.epochs=[': '[' is not a YAML value.",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_impossible_study_is_refused_in_one_line(tmp_path: Path, setting: str) -> None:
+    """A study that cannot be is refused with where, what was received and what was expected; nothing is made."""
+    file = write_study(tmp_path)
+    assert SETTINGS[setting] in refusal(tmp_path, "run", "study.yaml", "--set", setting)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+FILES = {
+    "line": (b"name: x\nseeds: 3\n  bad: [\n", "study.yaml: line 3 is not valid YAML: mapping values are not allowed"),
+    "twice": (b"name: x\nname: y\n", "study.yaml: line 2 is not valid YAML: the key 'name' stands twice"),
+    "alias": (b"a: &a [1]\nb: *a\n", "study.yaml: line 2 uses a YAML alias (*a); write the value out."),
+    "empty": (b"", "study.yaml: holds nothing; expected keys such as name"),
+    "a list": (b"- 1\n", "study.yaml: holds a list; expected keys such as name"),
+    "not text": (b"\xff\xfe", "study.yaml: is not UTF-8 text"),
+    "nothing needed": (b"name: x\n", "study.yaml: data: is missing; network: is missing"),
+    "too large": (b"#" * 1_000_001, "study.yaml: 1,000,001 bytes; a study file holds at most 1,000,000."),
+}
+
+
+@pytest.mark.parametrize("content", FILES)
+def test_unreadable_study_file_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    """A file that is no study is refused with its name, and the line where there is one; nothing is made."""
+    written, expected = FILES[content]
+    file = tmp_path / "study.yaml"
+    file.write_bytes(written)
+    assert expected in refusal(tmp_path, "run", "study.yaml")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+COMMANDS = {
+    "rnu study.yaml": "no command 'rnu'; did you mean run? `layerwise --help` shows what it takes.",
+    "run": "Missing argument 'STUDY'. `layerwise run --help` shows what it takes.",
+    "show": "Missing argument 'STUDY'. `layerwise show --help` shows what it takes.",
+    "run study.yaml again": "Got unexpected extra argument (again) `layerwise run --help` shows what it takes.",
+    "run study.yaml --epochs 3": "No such option '--epochs'. `layerwise run --help` shows what it takes.",
+    "run study.yaml --seeds abc": "Invalid value for '--seeds': 'abc' is not a valid integer.",
+    "run study.yaml --seeds": "Option '--seeds' requires an argument.",
+    "run study.yaml --repeat ../up": "--repeat '../up': use at most 64 letters, digits, '.', '_' and '-'.",
+    "run nosuch": "no study named or file at 'nosuch'; ready-made: blobs-supervised.",
+    "run blobs-superivsed": "at 'blobs-superivsed'; did you mean blobs-supervised? `layerwise list` shows all.",
+    "run folder/nosuch.yaml": "no study named or file at 'folder/nosuch.yaml'; ready-made:",
+    "ui --mlflow-port 0": "Invalid value for '--mlflow-port': 0 is not in the range 1<=x<=65535.",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_command_is_refused_in_one_line(tmp_path: Path, command: str) -> None:
+    """A command that does not exist or lacks something is refused with a way on; nothing is made."""
+    file = write_study(tmp_path)
+    assert COMMANDS[command] in refusal(tmp_path, *command.split())
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("command", ["run nosuch", "run study.yaml --seeds 0", "rnu", "run study.yaml --epochs 3"])
+def test_refusals_load_nothing(tmp_path: Path, command: str) -> None:
+    """A wrong request is refused before TensorFlow, Prefect or MLflow are loaded."""
+    write_study(tmp_path)
+    ended, loaded = and_modules(tmp_path, *command.split())
+    assert (ended.status, loaded) == (2, set())
+
+
+def test_study_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    """A file that the system does not let one read is refused with the system's reason."""
+    # Permissions do not bind root, so this is a file that answers nobody: its reading fails for every user.
+    unreadable = Path("/proc/self/mem")
+    if not unreadable.exists():
+        pytest.skip("this system has no file that refuses root too")
+    assert re.search(r"/proc/self/mem: .*(cannot be read|is not)", refusal(tmp_path, "run", str(unreadable)))
+
+
+def in_the_way(root: Path) -> str:
+    (root / "mlruns").touch()
+    return rf"{root}/mlruns cannot be created \(File exists\); .*LAYERWISE_ROOT"
+
+
+def not_a_database(root: Path) -> str:
+    database(root).parent.mkdir()
+    database(root).write_text("My notes.\n" * 100)
+    return rf"{root}/mlruns/mlflow.db is not an SQLite database; move it away"
+
+
+def of_a_newer_mlflow(root: Path) -> str:
+    database(root).parent.mkdir()
+    with closing(sqlite3.connect(database(root))) as store:
+        store.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        store.execute("INSERT INTO alembic_version VALUES ('f00000000000')")
+        store.commit()
+    return r"was made by a newer MLflow than 3\.\S+ \(schema f00000000000 is unknown here\); install that version"
+
+
+@pytest.mark.parametrize(
+    ("command", "store"),
+    [
+        ("run study.yaml", in_the_way),
+        ("run study.yaml", not_a_database),
+        ("run study.yaml", of_a_newer_mlflow),
+        ("ui", in_the_way),
+    ],
+)
+def test_store_that_cannot_be_used_is_refused(tmp_path: Path, command: str, store: Callable[[Path], str]) -> None:
+    """A tracking store that cannot be used is refused with its path and a remedy, and is left as it was."""
+    write_study(tmp_path)
+    expected = store(tmp_path)
+    before = {file: file.stat().st_size for file in tmp_path.glob("**/*")}
+    arguments = command.split() + (free_ports() if command == "ui" else [])
+    assert re.search(expected, refusal(tmp_path, *arguments))
+    assert {file: file.stat().st_size for file in before} == before
+    assert servers(tmp_path) == []
+
+
+def test_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """A root that is no folder is refused with its name and a remedy."""
+    study, root = write_study(tmp_path), tmp_path / "file"
+    root.touch()
+    process = begin(tmp_path, "run", str(study), env=clean_environ(LAYERWISE_ROOT=str(root)))
+    ended = end(process)
+    assert ended.status == 2
+    assert re.fullmatch(r"layerwise: Cannot write to \S+/file/\.layerwise \(.+\); run in .+\n", ended.err)
+
+
+def free_ports() -> list[str]:
+    """Options for two ports that were free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return ["--mlflow-port", str(one.getsockname()[1]), "--prefect-port", str(other.getsockname()[1])]
+
+
+@pytest.mark.parametrize("option", ["--mlflow-port", "--prefect-port"])
+def test_port_that_is_taken_is_refused(tmp_path: Path, option: str) -> None:
+    """`ui` refuses a port that something else uses, and names the option that chooses another."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        arguments = [*free_ports(), option, port]
+        assert f"port {port} is taken; choose another with {option}" in refusal(tmp_path, "ui", *arguments)
+
+
+# --- a run from beginning to end ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nobody interrupted, and what a second command on the same study said meanwhile."""
+
+    root: Path
+    ended: Ended
+    second: Ended
+    holder: int
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    root = tmp_path_factory.mktemp("whole")
+    write_study(root, depth=STAGES, training={"epochs": EPOCHS})
+    first = begin(root, "run", "study.yaml")
+    wait_until(lambda: list(environment.locks_folder(root).glob("*.holder")), first)
+    second = layerwise(root, "run", "study.yaml")
+    return Whole(root, end(first), second, first.pid)
+
+
+def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -> None:
+    """A successful run writes nothing to standard error, and no warning, log line or address to standard output."""
+    assert (whole.ended.status, whole.ended.err) == (0, "")
+    lines = whole.ended.out.splitlines()
+    progress = [line for line in lines if re.match(r"(training|publishing) \d+/\d+  \S", line)]
+    table = [line for line in lines if re.match(r" +\d +\d +3  0\.\d{3} \+- 0\.\d{3}  0\.\d{3} \+- 0\.\d{3}$", line)]
+    assert any(line.startswith(f"training {STAGES}/{STAGES}  greedy, seeds 0-9, depth {STAGES}") for line in progress)
+    assert len(table) == STAGES
+    head = ["small, arm greedy", "depth  layers  seeds  train accuracy   test accuracy"]
+    rest = [line.strip() for line in lines if line not in {*progress, *table}]
+    assert rest[:2] == head
+    assert rest[2].startswith(f"greedy: from depth 1 to {STAGES}, training accuracy changes by ")
+    assert rest[3:] == ["Look at the runs: layerwise ui"]
+
+
+def test_second_run_of_a_study_at_the_same_time_leaves(whole: Whole) -> None:
+    """A second run of the same study exits 75 with one line that names the first, which goes on."""
+    assert (whole.second.status, whole.second.out) == (75, "")
+    assert re.fullmatch(
+        rf"layerwise: small: Process {whole.holder} \(since .+\) works on this run; .+\n", whole.second.err
+    )
+    assert whole.ended.status == 0
+
+
+def test_a_run_leaves_no_process(whole: Whole) -> None:
+    """When a run has ended its server has ended, and every run is FINISHED."""
+    assert servers(whole.root) == []
+    assert statuses(whole.root) == {"FINISHED": 5}
+
+
+def test_finished_study_is_answered_from_mlflow_alone(whole: Whole) -> None:
+    """A finished study is answered without TensorFlow or Prefect, and not a row or result is written."""
+    before = row_counts(whole.root), results(whole.root)
+    ended, loaded = and_modules(whole.root, "run", "study.yaml")
+    assert (ended.status, ended.err, loaded) == (0, "", {"mlflow"})
+    said = ended.out.splitlines()
+    table = [line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Look at", line)]
+    assert said[:-1] == table
+    assert said[-1] == (
+        "small was finished before: 3 seed runs verified, nothing trained. To compute it afresh: --repeat."
+    )
+    assert (row_counts(whole.root), results(whole.root)) == before
+
+
+# --- interruptions -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Interrupted:
+    """One study that was stopped three times, each time otherwise, and then completed."""
+
+    root: Path
+    ended: dict[str, Ended] = field(default_factory=dict)
+    statuses: dict[str, dict[str, int]] = field(default_factory=dict)
+    servers: dict[str, list[int]] = field(default_factory=dict)
+    results: dict[str, dict[str, int]] = field(default_factory=dict)
+    models: dict[str, int] = field(default_factory=dict)
+
+    def note(self, how: str, ended: Ended) -> None:
+        """Remember what a command left behind."""
+        self.ended[how], self.statuses[how] = ended, statuses(self.root)
+        self.results[how], self.models[how] = results(self.root), models(self.root).total()
+        deadline = time.monotonic() + 15
+        while servers(self.root) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.servers[how] = servers(self.root)
+
+
+@contextmanager
+def on_terminal(root: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """``layerwise`` on a terminal of its own, and the end of it at which the person sits."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, b"\x28\x00\x78\x00\x00\x00\x00\x00")  # 40 lines of 120 characters
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL, *LAYERWISE, *arguments],
+        cwd=root,
+        env=clean_environ(TERM="xterm-256color"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def read_all(process: subprocess.Popen[bytes], terminal: int, until: Callable[[], object], keys: bytes) -> str:
+    """Everything a command shows on its terminal; ``keys`` are typed as soon as ``until`` holds."""
+    os.set_blocking(terminal, False)
+    seen, typed, deadline = b"", False, time.monotonic() + 150
+    while time.monotonic() < deadline:
+        if not typed and until():
+            os.write(terminal, keys)
+            typed = True
+        try:
+            seen += os.read(terminal, 65536)
+        except BlockingIOError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        except OSError:  # the last process that held the terminal has ended
+            break
+    process.wait(10)
+    return seen.decode()
+
+
+@pytest.fixture(scope="module")
+def interrupted(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    root = tmp_path_factory.mktemp("interrupted")
+    shutil.copy(whole.root / "study.yaml", root)
+    # Prefect takes ten seconds to make a database, and there is one.
+    shutil.copytree(environment.prefect_home(whole.root), environment.prefect_home(root))
+    story = Interrupted(root)
+
+    with on_terminal(root, "run", "study.yaml") as (process, terminal):
+        seen = read_all(process, terminal, lambda: len(results(root)) > 4, b"\x03")
+        story.note("Ctrl-C", Ended(process.returncode, plain(seen), ""))
+
+    process = begin(root, "run", "study.yaml")
+    wait_until(lambda: len(results(root)) > len(story.results["Ctrl-C"]), process)
+    process.terminate()
+    story.note("SIGTERM", end(process))
+
+    process = begin(root, "run", "study.yaml")
+    wait_until(lambda: models(root).total() > story.models["SIGTERM"], process)
+    os.killpg(process.pid, signal.SIGKILL)
+    story.note("SIGKILL", end(process))
+
+    story.note("completed", layerwise(root, "run", "study.yaml"))
+    return story
+
+
+def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
+    """Ctrl-C on a terminal leaves the bar and one line, and exits 1."""
+    ended = interrupted.ended["Ctrl-C"]
+    assert ended.status == 1
+    lines = [line for line in ended.out.splitlines() if line.strip() not in {"", "^C"}]
+    assert lines[-1] == "layerwise: interrupted."
+    assert all(re.match(r"(\^C)?(training|publishing) .*\d+/\d+ ", line) for line in lines[:-1])
+    assert f" 1/{STAGES} " in ended.out, "the bar moves"
+
+
+def test_a_request_to_end_is_honoured_as_ctrl_c(interrupted: Interrupted) -> None:
+    """SIGTERM, as `kill` and a machine that shuts down send it, gives one line too, and exit 1."""
+    ended = interrupted.ended["SIGTERM"]
+    assert (ended.status, ended.err) == (1, "layerwise: interrupted.\n")
+    assert all(line.startswith("training ") for line in ended.out.splitlines())
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_interrupted_runs_are_closed(interrupted: Interrupted, how: str) -> None:
+    """A run that is interrupted leaves its MLflow runs KILLED, none RUNNING."""
+    assert interrupted.statuses[how] == {"KILLED": 5}
+
+
+def test_what_sigkill_leaves_running_is_taken_over(interrupted: Interrupted) -> None:
+    """Runs that SIGKILL leaves RUNNING, with half a model perhaps, are FINISHED by the next run."""
+    assert interrupted.ended["SIGKILL"].status == -signal.SIGKILL
+    assert interrupted.statuses["SIGKILL"] == {"RUNNING": 5}
+    assert 0 < interrupted.models["SIGKILL"] < 3 * STAGES
+    assert interrupted.statuses["completed"] == {"FINISHED": 5}
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "SIGKILL", "completed"])
+def test_no_server_outlives_its_run(interrupted: Interrupted, how: str) -> None:
+    """However a run ends, no process of it is left."""
+    assert interrupted.servers[how] == []
+
+
+def test_no_finished_stage_is_trained_again(interrupted: Interrupted, whole: Whole) -> None:
+    """Each run goes on where the one before stopped: no result is ever written a second time."""
+    written = list(interrupted.results.values())
+    for before, after in itertools.pairwise(written):
+        assert before.items() <= after.items()
+    assert 2 < len(written[0]) < len(written[1]) <= len(written[2]) < len(written[3])
+    assert written[3].keys() == results(whole.root).keys()
+
+
+def test_interruptions_leave_no_trace_in_the_answer(interrupted: Interrupted, whole: Whole) -> None:
+    """After three interruptions the store holds exactly what an uninterrupted run leaves, and says the same."""
+    completed = interrupted.ended["completed"]
+    assert (completed.status, completed.err) == (0, "")
+    assert points(interrupted.root) == points(whole.root)
+    assert models(interrupted.root) == models(whole.root)
+    assert row_counts(interrupted.root) == row_counts(whole.root)
+    answers = [said.out[said.out.index("small, arm greedy") :] for said in (completed, whole.ended)]
+    assert answers[0] == answers[1]

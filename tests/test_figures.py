@@ -1,0 +1,184 @@
+"""Figures: what is drawn, how it is labelled, and that equal numbers give equal bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from layerwise import datasets, figures, statistics
+from layerwise.study import Blobs
+
+
+def scores(*, seeds: int = 4, depths: int = 3, diverged: tuple[tuple[int, int], ...] = ()) -> pd.DataFrame:
+    """Scores of one arm in which each value says its seed and depth; from (seed, depth) on a seed has diverged."""
+    gone = dict(diverged)
+    return pd.DataFrame(
+        {
+            "arm": "greedy",
+            "seed": seed,
+            "depth": depth,
+            "diverged": (out := depth >= gone.get(seed, depths + 1)),
+            "train_accuracy": np.nan if out else 0.5 + seed / 100 + depth / 1000,
+            "test_accuracy": np.nan if out else 0.4 + seed / 100 + depth / 1000,
+        }
+        for depth in range(1, depths + 1)
+        for seed in range(seeds)
+    )
+
+
+def by_depth(metrics: pd.DataFrame) -> Figure:
+    return figures.accuracy_by_depth(metrics, statistics.summarise(metrics))
+
+
+def texts(figure: Figure) -> str:
+    """Everything that a figure says outside its axes' numbers."""
+    parts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        parts += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+        parts += [entry.get_text() for entry in legend.get_texts()] if legend else []
+    return " | ".join(parts)
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind)
+    return stream.getvalue()
+
+
+CURVES = {"greedy": [np.linspace(1, 0.5, 12, dtype=np.float32).reshape(2, 6)] * 3}
+
+
+def drawn() -> dict[str, Figure]:
+    """One of each."""
+    return {
+        "accuracy": by_depth(scores()),
+        "data": figures.scatter(datasets.generate(Blobs())),
+        "loss": figures.loss_curves(CURVES),
+    }
+
+
+def test_accuracy_says_what_it_shows() -> None:
+    """Accuracy by depth names both parts, the unit of each axis, the arm, n and what the band is."""
+    said = texts(by_depth(scores()))
+    expected = ("training part", "test part", "depth (hidden layers)", "accuracy (share of rows)", "greedy")
+    assert all(words in said for words in (*expected, "n = 4 seeds", "95 % interval"))
+
+
+def test_loss_says_what_it_shows() -> None:
+    """Loss curves name the unit of the loss, the epoch, the arm and the number of seeds."""
+    said = texts(figures.loss_curves(CURVES))
+    assert all(words in said for words in ("epoch", "training loss (nats a row)", "median of 2 seeds", "greedy"))
+
+
+def test_data_says_what_it_shows() -> None:
+    """The scatter names both parts with their rows, both features, and every class."""
+    said = texts(figures.scatter(datasets.generate(Blobs())))
+    expected = ("training part, 500 rows", "test part, 500 rows", "feature 1", "feature 2", "class 0", "class 2")
+    assert all(words in said for words in expected)
+
+
+def test_every_row_is_drawn_in_its_part() -> None:
+    """The scatter's points are the data's rows, the training part on the left."""
+    data = datasets.generate(Blobs())
+    for axes, rows in zip(figures.scatter(data).axes, (data.train, data.test), strict=True):
+        points = np.concatenate([marks.get_offsets() for marks in axes.collections])
+        assert sorted(map(tuple, points)) == sorted(map(tuple, data.inputs[rows].astype(float)))
+
+
+def test_means_and_seeds_are_drawn_at_their_depth() -> None:
+    """Each panel holds one line for each seed, and the mean over seeds, at the depths' numbers."""
+    metrics = scores()
+    for axes, part in zip(by_depth(metrics).axes, ("train", "test"), strict=True):
+        *seeds, mean = axes.get_lines()
+        name = f"{part}_accuracy"
+        for seed, line in enumerate(seeds):
+            own = metrics[metrics["seed"] == seed]
+            np.testing.assert_array_equal(line.get_xydata(), own[["depth", name]].to_numpy())
+        assert len(seeds) == 4
+        np.testing.assert_array_equal(mean.get_xdata(), [1, 2, 3])
+        np.testing.assert_array_equal(mean.get_ydata(), metrics.groupby("depth")[name].mean())
+
+
+def test_what_has_diverged_is_not_drawn() -> None:
+    """A seed's line ends before the depth at which it diverged, and the mean is over those that are left."""
+    metrics = scores(diverged=((1, 2), (3, 1)))
+    train, _ = by_depth(metrics).axes
+    *seeds, mean = train.get_lines()
+    assert [list(line.get_xdata()) for line in seeds] == [[1, 2, 3], [1], [1, 2, 3], []]
+    assert np.isfinite(mean.get_ydata()).all()
+    np.testing.assert_allclose(mean.get_ydata()[1], np.mean([0.502, 0.522]))
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        scores(seeds=1),
+        scores(depths=1),
+        scores(seeds=1, depths=1),
+        scores(seeds=2, diverged=((0, 1), (1, 1))),
+        scores(depths=40),
+    ],
+    ids=["one seed", "one depth", "one of each", "none intact", "many depths"],
+)
+def test_little_or_much_can_be_drawn(metrics: pd.DataFrame) -> None:
+    """One seed, one depth, no intact seed or many depths are drawn without complaint, with whole depths as ticks."""
+    figure = by_depth(metrics)
+    assert rendered(figure, "png")
+    ticks = figure.axes[0].get_xticks()
+    assert set(ticks) <= set(metrics["depth"])
+    assert len(ticks) <= 14
+
+
+@pytest.mark.parametrize("broken", ["one seed", "one epoch", "all"])
+def test_losses_that_overflow_are_left_out(broken: str) -> None:
+    """Curves that are no numbers, in part or all, leave a gap and no warning."""
+    curve = np.ones((3, 4), np.float32)
+    curve[{"one seed": np.s_[1, 2:], "one epoch": np.s_[:, 2:], "all": np.s_[:]}[broken]] = np.nan
+    (axes,) = figures.loss_curves({"greedy": [curve]}).axes
+    median = axes.get_lines()[0].get_ydata()
+    expected = {"one seed": [1, 1, 1, 1], "one epoch": [1, 1, np.nan, np.nan], "all": [np.nan] * 4}
+    np.testing.assert_array_equal(median, expected[broken])
+
+
+def test_stages_follow_one_another() -> None:
+    """Each stage's epochs begin where those of the one before end."""
+    (axes,) = figures.loss_curves(CURVES).axes
+    curves = [line for line in axes.get_lines() if len(line.get_xdata()) == 6]
+    assert [line.get_xdata()[0] for line in curves] == [1, 7, 13]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("name", ["accuracy", "data", "loss"])
+def test_equal_numbers_give_equal_bytes(tmp_path: Path, name: str, suffix: str) -> None:
+    """A figure drawn twice from the same numbers is the same file, without a date."""
+    written = [tmp_path / f"{count}.{suffix}" for count in range(2)]
+    for file in written:
+        figures.save(drawn()[name], str(file))
+    first, second = (file.read_bytes() for file in written)
+    assert first == second
+    assert b"<dc:date>" not in first
+
+
+@pytest.mark.parametrize("name", ["accuracy", "data", "loss"])
+def test_other_numbers_give_other_bytes(name: str) -> None:
+    """What is compared is the drawing: other numbers are another picture."""
+    others = {
+        "accuracy": by_depth(scores(seeds=5)),
+        "data": figures.scatter(datasets.generate(Blobs(random_state=3))),
+        "loss": figures.loss_curves({"greedy": [CURVES["greedy"][0] / 2]}),
+    }
+    assert rendered(drawn()[name], "png") != rendered(others[name], "png")
+
+
+def test_no_window_is_opened() -> None:
+    """Figures are not registered with pyplot, which would keep them all in memory."""
+    from matplotlib import pyplot as plt
+
+    drawn()
+    assert plt.get_fignums() == []

@@ -1,0 +1,471 @@
+"""The flow on real parts: one Prefect server and one MLflow store, on which small studies run in this process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import layerwise
+from flows import environment, server
+from flows.study import Outcome, run_study
+from layerwise import datasets, engine, pretraining, study
+from layerwise.pretraining import Result
+from layerwise.study import Study, StudyError
+from tasks.results import ResultFolder, read_back, results_block
+from tasks.tracking.store import open_store, store_uri
+from tests.studies import small
+from tests.test_server import ask
+
+SEEDS = 3
+DEPTH = 3
+SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+AGGREGATES = ("mean", "sd", "ci_low", "ci_high", "median")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A root with its servers, and what stands in its stores."""
+
+    root: Path
+    url: str
+    client: MlflowClient
+
+    def run(self, asked: Study, repeat: str = "") -> Outcome:
+        """Run a study as the command does."""
+        storage = results_block(environment.results_folder(self.root))
+        return run_study.with_options(result_storage=storage)(asked, repeat)
+
+    def runs(self, asked: Study, kind: str, repeat: str = "") -> list[Run]:
+        """The runs of a study of one kind, in the order of seeds."""
+        experiment = self.client.get_experiment_by_name(asked.name)
+        assert experiment is not None
+        query = f"tags.layerwise.run_key = '{asked.digest(repeat)}' AND tags.layerwise.kind = '{kind}'"
+        found = self.client.search_runs([experiment.experiment_id], query)
+        return sorted(found, key=lambda run: int(run.data.tags.get("layerwise.seed", 0)))
+
+    def history(self, run: Run) -> dict[str, dict[int, float]]:
+        """Every metric of a run: name -> step -> value; each step holds one value."""
+        found: dict[str, dict[int, float]] = {}
+        for name in run.data.metrics:
+            points = self.client.get_metric_history(run.info.run_id, name)
+            found[name] = {point.step: point.value for point in points}
+            assert len(points) == len(found[name])
+        return found
+
+    def models(self, run: Run) -> dict[str, Any]:
+        """The logged models of a run by name."""
+        found = self.client.search_logged_models(
+            [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", max_results=100
+        )
+        return {model.name: model for model in found}
+
+    def artifact(self, run: Run, path: str) -> Path:
+        """An artifact of a run, as a file."""
+        return Path(self.client.download_artifacts(run.info.run_id, path))
+
+    def rows(self) -> dict[str, int]:
+        """How many rows each table of the tracking store has."""
+        with closing(sqlite3.connect(self.root / "mlruns" / "mlflow.db")) as store:
+            names = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return {name: store.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608
+
+    def written(self) -> dict[str, int]:
+        """The stage results on disk, and when each was written."""
+        files = environment.results_folder(self.root).glob("[!.]*")
+        return {file.name: file.stat().st_mtime_ns for file in files}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    root = tmp_path_factory.mktemp("lab")
+    before = dict(os.environ)
+    environment.prepare(root)
+    with server.start(root) as running:
+        client = open_store(root)
+        with running.ready():
+            yield Lab(root, running.url, client)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def asked() -> Study:
+    return small(depth=DEPTH, seeds=SEEDS, question="Does [depth] help?")
+
+
+@pytest.fixture(scope="module")
+def plain(asked: Study) -> Result:
+    """The study's numbers by the plain loop, with nothing stored."""
+    return layerwise.run(asked)
+
+
+@pytest.fixture(scope="module")
+def outcome(lab: Lab, asked: Study) -> Outcome:
+    return lab.run(asked)
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows by one with every stage that is trained."""
+    trained: list[str] = []
+    fit = engine.fit
+
+    def counting(problem: engine.Problem, *arguments: Any) -> engine.Fitted:
+        trained.append(f"{problem.seeds} seeds")
+        return fit(problem, *arguments)
+
+    monkeypatch.setattr(engine, "fit", counting)
+    return trained
+
+
+def other_data(asked: Study, random_state: int) -> Study:
+    """The study on other blobs, of which nothing has been trained yet."""
+    return asked.model_copy(update={"data": asked.data.model_copy(update={"random_state": random_state})})
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_plain_loop(outcome: Outcome, plain: Result) -> None:
+    """Every score of the flow has the bits of `layerwise.run`, and so has the table."""
+    assert (outcome.failures, outcome.unpublished) == ({}, [])
+    pd.testing.assert_frame_equal(outcome.metrics, plain.metrics(), check_exact=True)
+    pd.testing.assert_frame_equal(outcome.table, plain.table(), check_exact=True)
+
+
+@pytest.mark.usefixtures("outcome")
+def test_weights_are_those_of_the_plain_loop(lab: Lab, plain: Result) -> None:
+    """Every stored stage has, by its digest, the bits of the weights that `layerwise.run` trains."""
+    folder = ResultFolder(folder=str(environment.results_folder(lab.root)))
+    chain = plain.trained["greedy"][-1].chain
+    assert len(chain) == DEPTH
+    for computed in chain:
+        stored = read_back(computed.digest, folder)
+        weights = zip(stored.hidden + stored.output, computed.hidden + computed.output, strict=True)
+        assert all(one.tobytes() == other.tobytes() for one, other in weights)
+        np.testing.assert_array_equal(stored.loss_curve, computed.loss_curve)
+
+
+# --- MLflow ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("outcome")
+def test_runs_form_one_tree(lab: Lab, asked: Study) -> None:
+    """One study run, one top-level run an arm, one run a seed nested under its arm; all FINISHED."""
+    (study_run,), (arm,), seeds = (lab.runs(asked, kind) for kind in ("study", "arm", "seed"))
+    assert [int(run.data.tags["layerwise.seed"]) for run in seeds] == list(range(SEEDS))
+    assert {run.data.tags["mlflow.parentRunId"] for run in seeds} == {arm.info.run_id}
+    assert all("mlflow.parentRunId" not in run.data.tags for run in (study_run, arm))
+    assert {run.info.status for run in (study_run, arm, *seeds)} == {"FINISHED"}
+    for run in (study_run, arm, *seeds):
+        tags = run.data.tags
+        assert tags["layerwise.run_key"] == tags["layerwise.digest"] == asked.digest()
+        assert (tags["layerwise.study"], tags["layerwise.repeat"]) == ("small", "")
+
+
+@pytest.mark.usefixtures("outcome")
+def test_seed_runs_carry_their_scores_by_depth(lab: Lab, asked: Study, plain: Result) -> None:
+    """A seed's run holds accuracy and loss of both parts at step = depth, to the bit, and nothing else."""
+    metrics = plain.metrics()
+    for seed, run in enumerate(lab.runs(asked, "seed")):
+        own = metrics[metrics["seed"] == seed].set_index("depth")
+        assert lab.history(run) == {name: own[name].to_dict() for name in SCORES}
+
+
+@pytest.mark.usefixtures("outcome")
+def test_arm_runs_carry_aggregates_by_depth(lab: Lab, asked: Study, plain: Result) -> None:
+    """An arm's run holds mean, sd, interval and median of each score and the counts of seeds, at step = depth."""
+    (arm,) = lab.runs(asked, "arm")
+    names = {f"{score}_{aggregate}" for score in SCORES for aggregate in AGGREGATES} | {"seeds", "diverged"}
+    table, history = plain.table().set_index("depth"), lab.history(arm)
+    assert names <= history.keys()
+    for name in names:
+        assert history[name] == table[name].to_dict(), name
+
+
+@pytest.mark.usefixtures("outcome")
+def test_study_run_carries_study_tables_figures_and_data(lab: Lab, asked: Study, plain: Result) -> None:
+    """The study's run holds its file, both tables, figures, the answer, and the data set under its own digest."""
+    (run,) = lab.runs(asked, "study")
+    assert layerwise.load(lab.artifact(run, "study.yaml")).digest() == asked.digest()
+    for name, expected in {"results.csv": plain.table(), "scores_by_seed.csv": plain.metrics()}.items():
+        read = pd.read_csv(lab.artifact(run, name))
+        pd.testing.assert_frame_equal(read, expected, check_exact=True, check_dtype=False)
+    figures = {Path(item.path).name for item in lab.client.list_artifacts(run.info.run_id, "figures")}
+    assert figures == {"accuracy_by_depth.png", "accuracy_by_depth.svg", "data.png", "data.svg"}
+    assert run.data.tags["layerwise.answer"].startswith(f"greedy: from depth 1 to {DEPTH}, training accuracy")
+    inputs = {used.tags[0].value: (used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs}
+    digest = datasets.generate(asked.data).digest
+    assert inputs == {"train": ("blobs-train", digest), "test": ("blobs-test", digest)}
+
+
+@pytest.mark.usefixtures("outcome")
+def test_every_depth_of_every_seed_is_a_model(lab: Lab, asked: Study) -> None:
+    """Each seed's run has one READY model a depth, at step = depth, linked to that depth's scores."""
+    for run in lab.runs(asked, "seed"):
+        models, history = lab.models(run), lab.history(run)
+        assert sorted(models) == [f"depth-{depth:02d}" for depth in range(1, DEPTH + 1)]
+        assert {model.status for model in models.values()} == {"READY"}
+        steps = {output.model_id: output.step for output in run.outputs.model_outputs}
+        for depth in range(1, DEPTH + 1):
+            model = models[f"depth-{depth:02d}"]
+            assert steps[model.model_id] == depth
+            linked = {metric.key: metric.value for metric in model.metrics}
+            assert linked == {name: history[name][depth] for name in SCORES}
+
+
+@pytest.mark.usefixtures("outcome")
+def test_models_predict_what_was_scored(lab: Lab, asked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model loads without our code and, on newly generated data, scores the accuracy that was logged."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(lab.root))
+    data = datasets.generate(asked.data)
+    run = lab.runs(asked, "seed")[1]
+    for name, model in lab.models(run).items():
+        loaded = mlflow.pyfunc.load_model(model.model_uri)
+        hit = loaded.predict(data.inputs).argmax(axis=1) == data.targets
+        depth = int(name.removeprefix("depth-"))
+        for part, rows in {"train": data.train, "test": data.test}.items():
+            assert hit[rows].mean() == lab.history(run)[f"{part}_accuracy"][depth]
+
+
+@pytest.mark.usefixtures("outcome")
+def test_frozen_layers_are_the_same_in_deeper_models(lab: Lab, asked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden layers 1..k have the same bits in the models of depth k and k + 1, and do not train in the latter."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(lab.root))
+    models = lab.models(lab.runs(asked, "seed")[0])
+    loaded = [mlflow.keras.load_model(models[f"depth-{depth:02d}"].model_uri) for depth in range(1, DEPTH + 1)]
+    for depth, (lower, higher) in enumerate(itertools.pairwise(loaded), start=1):
+        layers = list(zip(lower.layers[:depth], higher.layers[:depth], strict=True))
+        assert [layer.trainable for layer in higher.layers] == [False] * depth + [True, True]
+        for low, high in layers:
+            for one, other in zip(low.get_weights(), high.get_weights(), strict=True):
+                assert one.tobytes() == other.tobytes()
+        assert lower.layers[-1].get_weights()[0].tobytes() != higher.layers[-1].get_weights()[0].tobytes()
+
+
+# --- Prefect -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("outcome")
+def test_prefect_pages_read_like_the_study(lab: Lab, asked: Study) -> None:
+    """The server has recorded the flow run and each stage, COMPLETED, under names that say arm, seeds and depth."""
+    names = {"flow_runs": {"name": {"any_": [asked.name]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    flow_run = ask(f"{lab.url}/flow_runs/filter", names)[0]
+    assert (flow_run["state_type"], flow_run["parameters"]["study"]["seeds"]) == ("COMPLETED", SEEDS)
+    of_this_run = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
+    tasks = ask(f"{lab.url}/task_runs/filter", of_this_run)
+    stages = ["base", *(f"add layer {depth}" for depth in range(2, DEPTH + 1))]
+    scores = [f"evaluate depth {depth}" for depth in range(1, DEPTH + 1)]
+    expected = {f"greedy seeds 0-9: {name}" for name in [*stages, *scores]}
+    found = {task["name"]: task["state_type"] for task in tasks}
+    assert expected | {"data: blobs", "open MLflow runs", "summarise and draw", "close MLflow runs"} <= found.keys()
+    assert any(name.startswith("publish greedy seeds 0-9: depth 1-") for name in found)
+    assert set(found.values()) == {"COMPLETED"}
+
+
+def test_a_form_can_ask_for_a_study() -> None:
+    """The flow's parameters describe a study part by part, so that Prefect's page can render it as a form."""
+    schema = run_study.parameters.model_dump()
+    assert schema["properties"]["study"]["$ref"] == "#/definitions/Study"
+    assert set(schema["definitions"]["Study"]["properties"]) == set(Study.model_fields)
+    assert {"Blobs", "Network", "Layer", "Training", "Arm"} <= schema["definitions"].keys()
+
+
+# --- again, deeper, more seeds, afresh ---------------------------------------------------------------------
+
+
+def test_a_second_run_changes_nothing(lab: Lab, asked: Study, outcome: Outcome, fits: list[str]) -> None:
+    """The flow on a finished study trains nothing, writes no result, and leaves every table as it is."""
+    before = lab.rows(), lab.written()
+    again = lab.run(asked)
+    assert fits == []
+    assert (lab.rows(), lab.written()) == before
+    assert again.unpublished == []
+    pd.testing.assert_frame_equal(again.metrics, outcome.metrics, check_exact=True)
+    assert {run.info.status for run in lab.runs(asked, "seed")} == {"FINISHED"}
+
+
+def test_a_larger_study_computes_only_what_is_new(lab: Lab, asked: Study, outcome: Outcome, fits: list[str]) -> None:
+    """One more depth and nine more seeds train one stage of the old block and every stage of the new one."""
+    larger = small(depth=DEPTH + 1, seeds=12, question=asked.question)
+    before = lab.written()
+    grown = lab.run(larger)
+    assert len(fits) == 1 + (DEPTH + 1)
+    assert before.items() <= lab.written().items()
+    shared = grown.metrics[(grown.metrics["seed"] < SEEDS) & (grown.metrics["depth"] <= DEPTH)]
+    pd.testing.assert_frame_equal(shared.reset_index(drop=True), outcome.metrics, check_exact=True)
+    assert grown.metrics.groupby("depth").size().tolist() == [12] * (DEPTH + 1)
+    assert len(lab.runs(larger, "seed")) == 12
+    assert len(lab.runs(asked, "seed")) == SEEDS
+
+
+@pytest.mark.usefixtures("outcome")
+def test_an_outgrown_study_is_marked(lab: Lab, asked: Study) -> None:
+    """The study and arm runs of the smaller study name the run key of the one that supersedes them."""
+    larger = small(depth=DEPTH + 1, seeds=12, question=asked.question)
+    lab.run(larger)
+    for kind in ("study", "arm"):
+        (old,), (new,) = lab.runs(asked, kind), lab.runs(larger, kind)
+        assert old.data.tags["layerwise.superseded_by"] == larger.digest()
+        assert "layerwise.superseded_by" not in new.data.tags
+
+
+def test_a_repeat_computes_everything_afresh(lab: Lab, asked: Study, outcome: Outcome, fits: list[str]) -> None:
+    """A repeat trains every stage again, gets the same bits, and stands in runs of its own; so does no other."""
+    before = {run.info.run_id for run in lab.runs(asked, "seed")}
+    repeated = lab.run(asked, "again")
+    assert len(fits) == DEPTH
+    pd.testing.assert_frame_equal(repeated.metrics, outcome.metrics, check_exact=True)
+    own = lab.runs(asked, "seed", "again")
+    assert len(own) == SEEDS
+    assert not before & {run.info.run_id for run in own}
+    assert {run.data.tags["layerwise.repeat"] for run in own} == {"again"}
+    lab.run(asked, "again")
+    assert len(fits) == DEPTH, "a repeat can be resumed"
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------
+
+
+class Broken(RuntimeError):
+    """What a stage raises that fails."""
+
+
+def failing_from(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Let the engine fail at its n-th stage and after."""
+    fit, calls = engine.fit, iter(range(1, 1000))
+
+    def fails(*arguments: Any) -> engine.Fitted:
+        if next(calls) >= call:
+            raise Broken("no more\nmemory")
+        return fit(*arguments)
+
+    monkeypatch.setattr(engine, "fit", fails)
+
+
+def test_a_failing_block_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that fails is named, the rest is published, and the runs are FAILED; the next run completes them."""
+    asked = other_data(small(name="fails", depth=2, seeds=12), 3)
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=4)  # the second block, at depth 2
+        broken = lab.run(asked)
+    assert broken.failures == {"greedy, seeds 10-19": "Broken: no more memory"}
+    assert broken.unpublished == []
+    assert Counter(broken.metrics["depth"]) == {1: 12, 2: 10}
+    (study_run,), (arm,) = lab.runs(asked, "study"), lab.runs(asked, "arm")
+    assert (study_run.info.status, arm.info.status) == ("FAILED", "FAILED")
+    assert lab.history(arm) == {}, "aggregates are published once, of a complete arm"
+    assert set(lab.history(lab.runs(asked, "seed")[11])["test_accuracy"]) == {1}
+
+    completed = lab.run(asked)
+    assert (completed.failures, completed.unpublished) == ({}, [])
+    pd.testing.assert_frame_equal(completed.metrics, layerwise.run(asked).metrics(), check_exact=True)
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert (
+        lab.history(runs[1])["test_accuracy_mean"] == completed.table.set_index("depth")["test_accuracy_mean"].to_dict()
+    )
+
+
+def test_a_failing_arm_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm that fails is FAILED with its study; the other arm's runs are FINISHED, with their aggregates."""
+    asked = other_data(small(name="arms", depth=2, arms={"first": {}, "second": {}}), 4)
+    digests = pretraining.stage_digest
+
+    def own_digests(block: pretraining.Block, depth: int, parent: str) -> str:
+        return study.digest_of([digests(block, depth, parent), block.arm])  # equal arms would share their stages
+
+    monkeypatch.setattr(pretraining, "stage_digest", own_digests)
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=3)
+        broken = lab.run(asked)
+    assert broken.failures == {"second, seeds 0-9": "Broken: no more memory"}
+    first, second = sorted(lab.runs(asked, "arm"), key=lambda run: run.data.tags["layerwise.arm"])
+    assert (first.info.status, second.info.status) == ("FINISHED", "FAILED")
+    assert set(lab.history(first)["test_accuracy_mean"]) == {1, 2}
+    assert lab.history(second) == {}
+    assert lab.run(asked).failures == {}
+    assert {run.info.status for run in lab.runs(asked, "arm")} == {"FINISHED"}
+
+
+def test_what_could_not_be_published_is_published_by_the_next_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store refuses models nothing is FINISHED; the next run sends them, and trains nothing."""
+    asked = other_data(small(name="unpublished", depth=2), 5)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.tracking.publishing._write_files", refuse)
+        first = lab.run(asked)
+    assert first.unpublished
+    assert all("No space left on device" in reason for reason in first.unpublished)
+    assert {run.info.status for run in lab.runs(asked, "study")} == {"FAILED"}
+
+    failing_from(monkeypatch, call=1)
+    second = lab.run(asked)
+    assert (second.failures, second.unpublished) == ({}, [])
+    for run in lab.runs(asked, "seed"):
+        assert [model.status for model in lab.models(run).values()] == ["READY", "READY"]
+
+
+@pytest.mark.parametrize("place", ["_publish_study", "close_runs"])
+def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """When tables or the end of runs cannot be sent, the answer is there nevertheless, and so is the reason."""
+    asked = other_data(small(name=f"away{place}", depth=2), 5)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("database is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"tasks.publishing.{place}", refuse)
+        first = lab.run(asked)
+    assert [reason for reason in first.unpublished if "database is locked" in reason]
+    assert first.table is not None
+    second = lab.run(asked)
+    assert second.unpublished == []
+    assert {run.info.status for run in lab.runs(asked, "study")} == {"FINISHED"}
+
+
+def test_a_diverging_study_ends_properly(lab: Lab) -> None:
+    """Seeds that diverge are counted and tagged, carry no score or model, and end FINISHED without an average."""
+    training = {"optimizer": {"name": "sgd", "learning_rate": 1e25}, "epochs": 2}
+    asked = small(name="diverges", depth=2, training=training)
+    ended = lab.run(asked)
+    assert (ended.failures, ended.unpublished) == ({}, [])
+    assert ended.metrics["diverged"].all()
+    for run in lab.runs(asked, "seed"):
+        assert run.info.status == "FINISHED"
+        assert (run.data.tags["layerwise.outcome"], run.data.tags["layerwise.diverged_at_depth"]) == ("diverged", "1")
+        assert (lab.history(run), lab.models(run)) == ({}, {})
+    (arm,) = lab.runs(asked, "arm")
+    history = lab.history(arm)
+    assert history["seeds"] == history["diverged"] == {1: 3, 2: 3}
+    assert not [name for name in history if name.endswith(("_mean", "_sd", "_ci_low", "_ci_high"))]
+    assert "no seed is intact" in lab.runs(asked, "study")[0].data.tags["layerwise.answer"]
+
+
+def test_data_that_cannot_be_used_opens_no_runs(lab: Lab) -> None:
+    """A split whose training part lacks a class is refused in the study's words before a run is made."""
+    asked = small(
+        name="lacking",
+        data={"source": "blobs", "samples": 120, "split": {"train": 2, "test": 118}},
+        training={"epochs": 2, "batch_size": 2},
+    )
+    with pytest.raises(StudyError, match=r"the training part of 2 rows has no row of class \d"):
+        lab.run(asked)
+    assert lab.client.get_experiment_by_name("lacking") is None

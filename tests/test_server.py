@@ -1,0 +1,330 @@
+"""Prefect's embedded server as our child: real servers and real signals on copies of one new database."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import environment, server
+from flows.server import ServerProblem
+
+CHECKOUT = Path(__file__).parents[1]
+
+START = """
+import sys
+from pathlib import Path
+from flows import environment, server
+root = Path(sys.argv[1])
+environment.prepare(root)
+with server.start(root) as running:
+    running.wait_ready()
+    print(running.pid, running.url, flush=True)
+    {then}
+"""
+
+THREE = """
+import os, sys
+from pathlib import Path
+from flows import environment, server
+root = Path(sys.argv[1])
+environment.prepare(root)
+servers = []
+for _ in range(3):
+    os.environ.pop("PREFECT_API_URL", None)
+    servers.append(server.start(root))
+for running in servers:
+    running.wait_ready()
+for running in servers:
+    running.stop()
+print("all three")
+"""
+
+SMALL_RUN = """
+from pathlib import Path
+import sys
+
+from flows import environment, server
+
+root = Path(sys.argv[1])
+environment.prepare(root)
+running = server.start(root)
+import keras
+import mlflow
+import numpy as np
+from mlflow.telemetry import get_telemetry_client
+from prefect import flow
+from tasks.results import read_back, results_block, stage_task
+
+@stage_task
+def base(*, digest):
+    return np.ones(3, np.float32)
+
+@stage_task
+def add_layer(below, *, digest):
+    return below * 14
+
+@flow
+def study():
+    add_layer(base(digest="00000001"), digest="00000002")
+    return float(read_back("00000002").sum())
+
+if client := get_telemetry_client():
+    client.activate()  # what the first experiment or model would do
+
+with running, running.ready():
+    storage = results_block(environment.results_folder(root))
+    print(study.with_options(result_storage=storage, persist_result=False)())
+"""
+
+RECORDER = """
+import os, sys
+def record(event, arguments):
+    host = None
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    if host:
+        with open(os.environ["CALLS"], "a") as calls:
+            calls.write(host.decode() if isinstance(host, bytes) else host)
+            calls.write(chr(10))
+sys.addaudithook(record)
+"""
+
+
+def clean_environ(**extra: str) -> dict[str, str]:
+    """The environment of a user's terminal: none of ours, and none that says "this is a test, be quiet"."""
+    ours = {*environment.SETTINGS, "LAYERWISE_ROOT", "PREFECT_HOME", "KERAS_HOME", "PREFECT_API_URL"}
+    quiet = {"CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST", "PYTEST_VERSION"}
+    kept = {name: value for name, value in os.environ.items() if name not in ours | quiet}
+    return kept | {"PYTHONPATH": str(CHECKOUT)} | extra
+
+
+def run_python(code: str, *arguments: object, **extra: str) -> subprocess.Popen[str]:
+    """A Python process of its own process group, as a terminal starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environ(**extra),
+        process_group=0,
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and whom it called."""
+
+    stdout: str
+    stderr: str
+    returncode: int
+    root: Path
+    calls: tuple[str, ...] = ()
+
+
+@functools.cache
+def session_folder() -> Path:
+    """A folder for what tests of several modules share."""
+    folder = Path(tempfile.mkdtemp(prefix="layerwise-servers-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def three_at_once() -> Ended:
+    """Three servers that start at the same moment on a root that nobody has used."""
+    root = session_folder() / "new"
+    return _ended(run_python(THREE, root), root)
+
+
+def _ended(process: subprocess.Popen[str], root: Path, calls: tuple[str, ...] = ()) -> Ended:
+    stdout, stderr = process.communicate(timeout=120)
+    return Ended(stdout, stderr, process.returncode, root, calls)
+
+
+def used_root(root: Path) -> Path:
+    """``root`` with a database that a first start has left there; creating one takes ten seconds."""
+    shutil.copytree(environment.prefect_home(three_at_once().root), environment.prefect_home(root))
+    return root
+
+
+@functools.cache
+def small_run() -> Ended:
+    """A flow of two stage tasks, in a terminal of its own, on a root with an awkward name."""
+    root = used_root(session_folder() / "50% of a root, #1 + ä")
+    calls, recorder = session_folder() / "calls", session_folder() / "recorder"
+    recorder.mkdir()
+    (recorder / "sitecustomize.py").write_text(RECORDER)
+    path = f"{recorder}{os.pathsep}{CHECKOUT}"
+    ended = _ended(run_python(SMALL_RUN, root, PYTHONPATH=path, CALLS=str(calls)), root)
+    return Ended(ended.stdout, ended.stderr, ended.returncode, root, tuple(calls.read_text().split()))
+
+
+def ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    """Prefect's answer to a question, as JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    assert url.startswith("http://127.0.0.1:")
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - just checked
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
+        return json.load(answer)
+
+
+def state(pid: int) -> str:
+    """The state of a process as Linux tells it: R, S, T for stopped; Z also for one that is no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+def comes_to(pid: int, expected: str, seconds: float = 15) -> bool:
+    """Whether a process reaches a state within some seconds."""
+    deadline = time.monotonic() + seconds
+    while state(pid) != expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return state(pid) == expected
+
+
+def gone(pid: int) -> bool:
+    """Whether a process that need not be our child ends soon."""
+    return comes_to(pid, "Z")
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is named in the environment, before and after the test."""
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    monkeypatch.delenv("PREFECT_API_URL")
+
+
+def test_servers_may_create_the_database_at_once() -> None:
+    """Servers that start together on a new root all work, and have nothing to complain about."""
+    ended = three_at_once()
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("all three\n", "", 0)
+    assert (environment.prefect_home(ended.root) / "server.log").read_text() == ""
+
+
+def test_a_run_and_its_stages_can_be_seen_later() -> None:
+    """Prefect's pages find the flow, its tasks' states and the arrow between them when the run is over."""
+    root = small_run().root
+    with run_python(START.format(then="sys.stdin.read()"), root) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[1]
+        (run,) = ask(f"{url}/flow_runs/filter", {})
+        tasks = ask(f"{url}/task_runs/filter", {})
+        graph = ask(f"{url}/flow_runs/{run['id']}/graph-v2")
+        logs = ask(f"{url}/logs/filter", {})
+        process.communicate()
+    assert run["state_type"] == "COMPLETED"
+    assert Counter(task["state_name"] for task in tasks) == {"Completed": 2}
+    nodes = {node["label"].split("-")[0]: node for _, node in graph["nodes"]}
+    assert [parent["id"] for parent in nodes["add_layer"]["parents"]] == [nodes["base"]["id"]]
+    assert any("Completed" in entry["message"] for entry in logs)
+
+
+@pytest.mark.chaos
+def test_server_outlives_ctrl_c_but_not_its_command(tmp_path: Path) -> None:
+    """Ctrl-C leaves the command its server, to report with; SIGKILL of the command's group leaves none."""
+    survive = "import signal; signal.signal(signal.SIGINT, lambda *_: None); sys.stdin.read()"
+    with run_python(START.format(then=survive), used_root(tmp_path)) as process:
+        assert process.stdout is not None
+        pid, url = process.stdout.readline().split()
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+        assert ask(f"{url}/health") is True
+        os.killpg(process.pid, signal.SIGKILL)
+        assert gone(int(pid))
+
+
+@pytest.mark.chaos
+def test_command_killed_while_the_server_starts_leaves_none(tmp_path: Path) -> None:
+    """A command that is killed before its server answers leaves no server either."""
+    starting = START.replace("    running.wait_ready()\n", "").format(then="sys.stdin.read()")
+    with run_python(starting, tmp_path) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline().split()[0])
+        time.sleep(1)
+        process.kill()
+        assert gone(pid)
+
+
+@pytest.mark.usefixtures("away")
+def test_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> None:
+    """A database that cannot be opened is one line that names the server's log, which tells the rest."""
+    home = environment.prefect_home(tmp_path)
+    (home / "prefect.db").mkdir(parents=True)
+    with server.start(tmp_path) as running:
+        with pytest.raises(ServerProblem, match=r"ended with status 3 while starting; see .*/server\.log\.$"):
+            running.wait_ready()
+        assert "unable to open database file" in (home / "server.log").read_text()
+
+
+@pytest.mark.usefixtures("away")
+def test_server_is_named_from_start_to_stop(tmp_path: Path) -> None:
+    """The address is in the environment, and in Prefect's settings, at once; afterwards it is in neither."""
+    from prefect.settings import get_current_settings
+
+    environment.prefect_home(tmp_path).mkdir(parents=True)
+    with server.start(tmp_path) as running:
+        assert os.environ["PREFECT_API_URL"] == running.url
+        assert get_current_settings().api.url == running.url
+        with pytest.raises(ServerProblem, match=r"did not answer within 0 s; see .*server\.log\.$"):
+            running.wait_ready(timeout=0)
+    assert "PREFECT_API_URL" not in os.environ
+    assert get_current_settings().api.url is None
+    assert running.pid is None
+
+
+@pytest.mark.usefixtures("away")
+def test_server_that_does_not_listen_to_reason_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not end when it is asked to is ended."""
+    monkeypatch.setattr(server, "STOP_TIMEOUT", 0.2)
+    environment.prefect_home(tmp_path).mkdir(parents=True)
+    running = server.start(tmp_path)
+    pid = running.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    assert comes_to(pid, "T")
+    running.stop()
+    assert state(pid) == "Z"
+
+
+def test_a_teams_server_is_used_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_port: int
+) -> None:
+    """With PREFECT_API_URL set nothing is started or stopped; that nothing answers there is one line."""
+    url = f"http://127.0.0.1:{unused_port}/api"
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with server.start(tmp_path) as running:
+        assert running.pid is None
+        with pytest.raises(ServerProblem, match=f"^PREFECT_API_URL is {url}, but nothing answers there; start"):
+            running.wait_ready()
+    assert os.environ["PREFECT_API_URL"] == url
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that was free a moment ago."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,254 @@
+"""Opening the store: created once and whole, refused in one line where it cannot serve."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from tasks.tracking.store import (
+    TrackingError,
+    _on_network,
+    _without_password,
+    artifact_root,
+    database_path,
+    open_store,
+    store_uri,
+)
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+FIRST_CONTACT = """
+import sys
+from pathlib import Path
+from tasks.tracking.store import open_store
+client = open_store(Path(sys.argv[1]))
+client.create_run(client.create_experiment(sys.argv[2]))
+"""
+
+
+def put_store(empty: Path, root: Path) -> Path:
+    """A copy of the session's store as the default store of a root."""
+    path = database_path(root)
+    path.parent.mkdir(parents=True)
+    shutil.copy(empty, path)
+    return path
+
+
+def execute(path: Path, statement: str) -> list[tuple]:
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(statement).fetchall()
+        connection.commit()
+        return found
+
+
+def refusal(root: Path) -> str:
+    """The one line with which the root's store is refused."""
+    with pytest.raises(TrackingError) as refused:
+        open_store(root)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_the_default_store_lies_below_the_root_absolutely(root):
+    """Without MLFLOW_TRACKING_URI, runs go to an absolute place below the root, wherever one stands."""
+    assert store_uri(Path()) == f"sqlite:///{root}/mlruns/mlflow.db"
+    assert artifact_root(Path()) == root / "mlruns" / "artifacts"
+
+
+def test_a_team_server_is_honoured(root, monkeypatch):
+    """MLFLOW_TRACKING_URI names the store if it is set, and not if it is blank."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    assert store_uri(root) == "http://tracking.example:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
+    assert store_uri(root).startswith("sqlite:")
+
+
+@pytest.mark.slow
+def test_processes_that_come_first_together_make_one_store(root):
+    """Three processes that open a missing store at once all succeed, in one store, and print nothing."""
+    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLFLOW_LOGGING_LEVEL": "INFO"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST_CONTACT, str(root), f"experiment-{number}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environ,
+        )
+        for number in range(3)
+    ]
+    assert [(process.communicate()[0], process.returncode) for process in started] == [("", 0)] * 3
+    names = {name for (name,) in execute(database_path(root), "SELECT name FROM experiments")}
+    assert names == {"Default", "experiment-0", "experiment-1", "experiment-2"}
+    assert len(execute(database_path(root), "SELECT run_uuid FROM runs")) == 3
+    assert sorted(path.name for path in (root / "mlruns").iterdir() if "creating" in path.name) == []
+
+
+def test_a_store_is_made_where_there_is_none(root, capfd):
+    """An interrupted creation, or an empty file in the store's place, gives way to a whole store, quietly."""
+    path = database_path(root)
+    path.parent.mkdir()
+    path.touch()
+    (path.parent / ".mlflow.db.creating").write_bytes(b"half of a database")
+    client = open_store(root)
+    assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+    assert client.get_experiment("0").artifact_location.startswith(artifact_root(root).as_uri().removeprefix("file://"))
+    assert not list(path.parent.glob(".mlflow.db.creating*"))
+    assert (root / ".layerwise").stat().st_mode & 0o777 == 0o700
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["with space", "50% of", "what?", "ha#sh", "ünïcode"])
+def test_a_root_may_have_any_name(root, name, empty_store):
+    """The store is found, and written, in folders whose names mean something in a URI."""
+    here = root / name
+    path = put_store(empty_store, here)
+    open_store(here).create_experiment("found")
+    assert ("found",) in execute(path, "SELECT name FROM experiments")
+
+
+def test_the_store_is_written_ahead(client, root):
+    """The write-ahead log is on, and commits do not wait for the disk."""
+    assert execute(database_path(root), "PRAGMA journal_mode") == [("wal",)]
+    with client._tracking_client.store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+
+
+def test_a_store_that_mlflow_made_is_taken_as_it_is(root, empty_store):
+    """A store without a write-ahead log gets one, and keeps what it holds."""
+    path = put_store(empty_store, root)
+    execute(path, "PRAGMA journal_mode=DELETE")
+    SqlAlchemyStore(f"sqlite:///{path}", str(root)).create_experiment("kept")
+    assert open_store(root).get_experiment_by_name("kept") is not None
+    assert execute(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+@pytest.mark.parametrize(("kind", "network"), [("nfs4", True), ("ext4", False)])
+def test_network_file_systems_are_known(tmp_path, kind, network):
+    """The innermost mount that holds the store decides whether it is on a network."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"dev / ext4 rw 0 0\nhost:/x /srv/my\\040lab {kind} rw 0 0\ndev /srv/my\\040lab2 nfs rw 0 0\n")
+    assert _on_network(Path("/srv/my lab/mlruns/mlflow.db"), mounts) is network
+    assert _on_network(Path("/srv/my lab/mlruns/mlflow.db"), tmp_path / "none") is False
+
+
+def test_a_newer_store_is_refused(root, empty_store):
+    """A schema revision that this MLflow does not know is refused, and the store left as it is."""
+    path = put_store(empty_store, root)
+    execute(path, "UPDATE alembic_version SET version_num = 'fffffffffff0'")
+    assert re.search(r"made by a newer MLflow than 3\.\d+\.\d+ \(schema fffffffffff0 is unknown", refusal(root))
+    assert execute(path, "SELECT version_num FROM alembic_version") == [("fffffffffff0",)]
+
+
+def test_an_older_store_is_not_migrated_unasked(root, empty_store):
+    """An older schema is refused with the command that migrates it; MLflow by itself would just do it."""
+    path = put_store(empty_store, root)
+    execute(path, "UPDATE alembic_version SET version_num = '451aebb31d03'")
+    execute(path, "DROP TABLE logged_model_metrics")
+    assert f"back it up, then run `mlflow db upgrade sqlite:///{path}`" in refusal(root)
+    assert execute(path, "SELECT version_num FROM alembic_version") == [("451aebb31d03",)]
+
+
+def test_a_file_that_is_no_database_is_refused(root):
+    """Anything but an SQLite file in the store's place is refused, and left as it is."""
+    path = database_path(root)
+    path.parent.mkdir()
+    path.write_text("notes of the week\n" * 100)
+    assert "is not an SQLite database; move it away" in refusal(root)
+    assert path.read_text() == "notes of the week\n" * 100
+
+
+def test_a_database_of_others_is_refused(root):
+    """An SQLite file without MLflow's tables is refused, and left as it is."""
+    path = database_path(root)
+    path.parent.mkdir()
+    execute(path, "CREATE TABLE recipes (name TEXT)")
+    assert "is a database without MLflow's tables" in refusal(root)
+    assert execute(path, "SELECT name FROM sqlite_master") == [("recipes",)]
+
+
+def test_a_file_in_the_folder_s_place_is_refused(root):
+    """A store that cannot be created says which folder and why."""
+    (root / "mlruns").write_text("")
+    assert re.search(r"/mlruns(/artifacts)? cannot be created \((File exists|Not a directory)\)", refusal(root))
+
+
+@pytest.mark.parametrize("place", ["mlruns", "mlruns/mlflow.db", "mlruns/artifacts"])
+def test_a_store_that_may_not_be_written_is_refused(root, empty_store, place):
+    """Every part of the store must be writable, or it is refused before anything else happens."""
+    put_store(empty_store, root)
+    artifact_root(root).mkdir()
+    # Root may write everywhere, so somebody else asks.
+    script = f"""
+import os, sys
+from pathlib import Path
+from tasks.tracking.store import TrackingError, open_store
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    open_store(Path({str(root)!r}))
+except TrackingError as error:
+    sys.exit(str(error))
+"""
+    for folder in (root, *root.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/") and folder.is_relative_to("/tmp"):  # noqa: S108
+            folder.chmod(folder.stat().st_mode | 0o055)
+    for part in ("mlruns", "mlruns/mlflow.db", "mlruns/artifacts"):
+        (root / part).chmod(0o555 if part == place else 0o777)
+    refused = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{root / place} is not writable" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_away_is_refused_in_one_line(root, monkeypatch, capfd, caplog):
+    """A server that does not answer is given up after two retries, quietly, its password untold."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:secret@127.0.0.1:{port}")
+        line = refusal(root)
+    assert line.startswith(f"the tracking store http://127.0.0.1:{port} does not answer (")
+    assert "secret" not in line
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records, "urllib3 would print its retries"
+
+
+def test_passwords_are_not_shown():
+    """What is said about a store names its place and not who uses it."""
+    assert _without_password("postgresql://ada:secret@db.example:5432/runs") == "postgresql://db.example:5432/runs"
+    assert _without_password("sqlite:////srv/lab/mlflow.db") == "sqlite:////srv/lab/mlflow.db"
+
+
+@pytest.mark.parametrize("uri", ["file:///srv/mlruns", "/srv/mlruns", "databricks"])
+def test_a_store_that_mlflow_no_longer_writes_is_refused(root, monkeypatch, uri):
+    """A file store, and anything else that is neither server nor database, is refused before it is tried."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert "expected http(s)://, sqlite:/// or another database" in refusal(root)
+
+
+def test_asking_where_the_store_is_loads_nothing():
+    """The store's module imports without MLflow, and the package without Prefect, Keras or TensorFlow."""
+    script = """
+import sys
+import tasks.tracking.store
+assert not {"mlflow", "sqlalchemy", "pandas"} & set(sys.modules), "store"
+import tasks.tracking.answers, tasks.tracking.publishing, tasks.tracking.runs, tasks.tracking.templates
+assert not {"prefect", "keras", "tensorflow", "matplotlib"} & set(sys.modules), "package"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
