@@ -83,7 +83,7 @@ def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
             print('         At its top left choose "Model training", once.', flush=True)
             print(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs", flush=True)
             print("Ctrl-C stops both.", flush=True)
-            _watch({"mlflow": mlflow, "prefect": prefect})
+            return _watch({"mlflow": mlflow, "prefect": prefect})
 
 
 def _latest(client: MlflowClient) -> list[Experiment]:

@@ -38,9 +38,7 @@ class ServerProblem(RuntimeError):
 class Server:
     """A Prefect API for this process and its workers; ``url`` is valid at once, and answered once ready."""
 
-    def __init__(
-        self, url: str, log: Path | None = None, process: subprocess.Popen[bytes] | None = None
-    ) -> None:
+    def __init__(self, url: str, log: Path | None = None, process: subprocess.Popen[bytes] | None = None) -> None:
         self.url = url
         self._log = log
         self._process = process
@@ -61,13 +59,10 @@ class Server:
                 )
             if self._process.poll() is not None:
                 raise ServerProblem(
-                    f"Prefect's server ended with status {self._process.returncode} while starting;"
-                    f" see {self._log}."
+                    f"Prefect's server ended with status {self._process.returncode} while starting; see {self._log}."
                 )
             if time.monotonic() > deadline:
-                raise ServerProblem(
-                    f"Prefect's server did not answer within {timeout:.0f} s; see {self._log}."
-                )
+                raise ServerProblem(f"Prefect's server did not answer within {timeout:.0f} s; see {self._log}.")
             time.sleep(0.05)
 
     @contextmanager

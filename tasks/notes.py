@@ -23,7 +23,7 @@ def study_note(study: Study, tree: RunTree, metrics: pd.DataFrame, table: pd.Dat
         f"- Each arm has a run beside this one: {arms}. Its *Model metrics* are the means over seeds, with the depth"
         " as step; the runs of its seeds lie below it, and hold the Keras model of every depth.\n"
         "- *Artifacts* here: `figures/`, the full table `results.csv`, every score in `scores_by_seed.csv`, and"
-        " `study.yaml`, which repeats this study with `layerwise run study.yaml`.",
+        " `study.yaml`, the study with every setting spelled out.",
     )
 
 

@@ -232,6 +232,12 @@ class ResultFolder(WritableFileSystem):
         """:meth:`write_path` for coroutines."""
         self.write_path(path, content)
 
+    def _resolve_path(self, _: str) -> None:
+        """Prefect's question for the absolute path of a name, asked where it lost a block's id on the way.
+
+        That is in workers. None keeps the name as it is, so that records are alike wherever they are made.
+        """
+
     def _file(self, path: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", path):
             raise ValueError(f"result name {path!r} is not a digest: letters, digits, and . _ - inside")

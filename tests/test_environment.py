@@ -122,7 +122,5 @@ def test_root_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, plac
         if os.geteuid() == 0:
             pytest.skip("root writes everywhere")
         root.mkdir(mode=0o500)
-    with pytest.raises(
-        EnvironmentProblem, match=r"^Cannot write to .*\.layerwise \(.+\);.*LAYERWISE_ROOT\.$"
-    ):
+    with pytest.raises(EnvironmentProblem, match=r"^Cannot write to .*\.layerwise \(.+\);.*LAYERWISE_ROOT\.$"):
         environment.prepare(root)

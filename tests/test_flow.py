@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -273,7 +274,7 @@ def test_prefect_pages_read_like_the_study(lab: Lab, asked: Study) -> None:
     expected = {f"greedy seeds 0-9: {name}" for name in [*stages, *scores]}
     found = {task["name"]: task["state_type"] for task in tasks}
     assert expected | {"data: blobs", "open MLflow runs", "summarise and draw", "close MLflow runs"} <= found.keys()
-    assert any(name.startswith("publish greedy seeds 0-9: depth 1-") for name in found)
+    assert any(re.fullmatch(r"publish greedy seeds 0-9: depths? 1(-\d)?", name) for name in found)
     assert set(found.values()) == {"COMPLETED"}
 
 
@@ -457,6 +458,34 @@ def test_a_diverging_study_ends_properly(lab: Lab) -> None:
     assert history["seeds"] == history["diverged"] == {1: 3, 2: 3}
     assert not [name for name in history if name.endswith(("_mean", "_sd", "_ci_low", "_ci_high"))]
     assert "no seed is intact" in lab.runs(asked, "study")[0].data.tags["layerwise.answer"]
+
+
+def test_a_seed_that_diverges_keeps_what_it_was_before(lab: Lab) -> None:
+    """Up to the depth at which a seed diverges it has scores and models, from there on none; others have them all."""
+    training = {"optimizer": {"name": "sgd", "learning_rate": 50.0}, "epochs": 2}
+    asked = small(name="diverges-above", depth=2, training=training)
+    ended = lab.run(asked)
+    lost = ended.metrics.groupby("seed")["diverged"].sum()
+    assert lost.tolist() == lost.clip(0, 1).tolist(), "at this rate seeds diverge at depth 2"
+    assert lost.any()
+    for run in lab.runs(asked, "seed"):
+        seed = int(run.data.tags["layerwise.seed"])
+        depths = [1] if lost[seed] else [1, 2]
+        assert {name: list(values) for name, values in lab.history(run).items()} == dict.fromkeys(SCORES, depths)
+        assert sorted(lab.models(run)) == [f"depth-{depth:02d}" for depth in depths]
+        assert run.data.tags.get("layerwise.diverged_at_depth") == ("2" if lost[seed] else None)
+    (arm,) = lab.runs(asked, "arm")
+    assert lab.history(arm)["diverged"] == {1: 0, 2: lost.sum()}
+
+
+@pytest.mark.parametrize(("track", "expected"), [("final", ["depth-02"]), ("none", [])])
+def test_a_study_says_which_models_are_kept(lab: Lab, track: str, expected: list[str]) -> None:
+    """With `track.models: final` only the last depth's models are kept, with `none` none; scores always are."""
+    asked = small(name=f"keeps-{track}", depth=2, track={"models": track})
+    assert lab.run(asked).unpublished == []
+    for run in lab.runs(asked, "seed"):
+        assert sorted(lab.models(run)) == expected
+        assert {name: list(values) for name, values in lab.history(run).items()} == dict.fromkeys(SCORES, [1, 2])
 
 
 def test_data_that_cannot_be_used_opens_no_runs(lab: Lab) -> None:

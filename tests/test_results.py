@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.filesystems import LocalFileSystem
-from prefect.results import ResultRecord, ResultRecordMetadata
+from prefect.results import ResultRecord, ResultRecordMetadata, ResultStore
 from prefect.serializers import JSONSerializer, PickleSerializer
 
 from flows import environment, server
@@ -344,6 +344,13 @@ def test_killed_writer_leaves_a_whole_record(folder: ResultFolder) -> None:
 
 
 # --- Prefect ----------------------------------------------------------------------------------------------
+
+
+def test_worker_without_the_blocks_id_keeps_the_names(folder: ResultFolder) -> None:
+    """Where Prefect has lost the block's id, as in a worker process, records have the same names and content."""
+    ResultStore(result_storage=folder, serializer=StageSerializer()).write((1, 2), key=DIGEST)
+    assert [file.name for file in Path(folder.folder).iterdir()] == [DIGEST]
+    assert read_back(DIGEST, folder) == (1, 2)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import math
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, search_models
-from tasks.tracking.store import TrackingError
+from tasks.tracking.store import TrackingError, failures_in_one_line
 from tasks.tracking.templates import ModelTemplate
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class Publisher:
         Raises:
             TrackingError: if the run holds another value at the same key and step.
         """
-        with self._lock:
+        with self._publishing(f"metrics on run {run_id}"):
             missing = self._missing(run_id, points)
             for batch in _batches(missing):
                 self.client.log_batch(run_id, metrics=[_metric(point) for point in batch])
@@ -134,7 +135,7 @@ class Publisher:
         Raises:
             TrackingError: if a finished model of that name has other weights, or a metric differs.
         """
-        with self._lock:
+        with self._publishing("models"):
             by_run: dict[str, list[SeedModel]] = defaultdict(list)
             for model in models:
                 by_run[model.run_id].append(model)
@@ -146,7 +147,7 @@ class Publisher:
 
     def file(self, run_id: str, path: str, content: bytes) -> bool:
         """Publish an artifact at a relative path; returns whether it was sent. Equal content is sent once."""
-        with self._lock:
+        with self._publishing(path):
             digest = hashlib.sha256(content).hexdigest()
             place = PurePosixPath(path)
             folder = None if place.parent == PurePosixPath() else str(place.parent)
@@ -179,7 +180,7 @@ class Publisher:
 
     def tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags on a run; those that it has already are not sent."""
-        with self._lock:
+        with self._publishing(f"tags on run {run_id}"):
             held = self._of(run_id).tags
             new = {key: value for key, value in tags.items() if held.get(key) != value}
             if new:
@@ -221,7 +222,7 @@ class Publisher:
                 f"the digest of data set {name!r} has {len(digest)} characters, and MLflow keeps at most"
                 f" {MAX_DATASET_DIGEST}; shorten it."
             )
-        with self._lock:
+        with self._publishing(f"data set {name}"):
             held = self._of(run_id)
             if (name, digest) in held.datasets:
                 return False
@@ -230,6 +231,11 @@ class Publisher:
             self.client.log_inputs(run_id, datasets=[DatasetInput(described, tags=[context_tag])])
             held.datasets.add((name, digest))
             return True
+
+    @contextmanager
+    def _publishing(self, what: str) -> Generator[None]:
+        with self._lock, failures_in_one_line(f"publishing {what}"):
+            yield
 
     def _of(self, run_id: str) -> _Held:
         self._learn([run_id])

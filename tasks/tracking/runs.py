@@ -25,7 +25,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from layerwise.study import Study
-from tasks.tracking.store import TrackingError, artifact_root, is_remote
+from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
 
 RUN_KEY = "layerwise.run_key"
 KIND = "layerwise.kind"
@@ -100,26 +100,27 @@ def open_runs(
         root: the project's root; artifacts go below it unless a server decides.
 
     Raises:
-        TrackingError: if the study's experiment has been deleted.
+        TrackingError: if the study's experiment has been deleted or moved, or the store fails.
     """
-    experiment_id = _experiment(client, study, root)
-    close_stale_runs(client, experiment_id, except_key=run_key)
-    plan = _Plan(study, run_key, repeat, provenance)
-    found = _Found(client, experiment_id, _one_of_each(client, tree_runs(client, experiment_id, run_key)))
+    with failures_in_one_line(f"opening the runs of {study.name!r}"):
+        experiment_id = _experiment(client, study, root)
+        close_stale_runs(client, experiment_id, except_key=run_key)
+        plan = _Plan(study, run_key, repeat, provenance)
+        found = _Found(client, experiment_id, _one_of_each(client, tree_runs(client, experiment_id, run_key)))
 
-    # Pages list the newest run first: made backwards, the study stands there above its arms, and seed 0 above seed 1.
-    arms, seed_runs = {}, {}
-    for arm in reversed(list(study.arms)):
-        arms[arm] = found.open(plan.arm_run(arm, len(seeds)))
-        for seed in reversed(seeds):
-            seed_runs[arm, seed] = found.open(plan.seed_run(arm, seed, arms[arm]))
-    return RunTree(
-        experiment_id,
-        run_key,
-        found.open(plan.study_run(seeds)),
-        {arm: arms[arm] for arm in study.arms},
-        {(arm, seed): seed_runs[arm, seed] for arm in study.arms for seed in seeds},
-    )
+        # Pages list the newest run first: made backwards, the study stands there above its arms, and seeds in order.
+        arms, seed_runs = {}, {}
+        for arm in reversed(list(study.arms)):
+            arms[arm] = found.open(plan.arm_run(arm, len(seeds)))
+            for seed in reversed(seeds):
+                seed_runs[arm, seed] = found.open(plan.seed_run(arm, seed, arms[arm]))
+        return RunTree(
+            experiment_id,
+            run_key,
+            found.open(plan.study_run(seeds)),
+            {arm: arms[arm] for arm in study.arms},
+            {(arm, seed): seed_runs[arm, seed] for arm in study.arms for seed in seeds},
+        )
 
 
 def close_runs(
@@ -143,19 +144,20 @@ def close_runs(
             the study run is then FAILED too.
         end_time: milliseconds since the epoch; now if left out.
     """
-    ended = end_time or int(time.time() * 1000)
-    runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
-    models = count_models(client, tree.experiment_id, list(tree.seed_run_ids.values()))
-    unfinished = {tree.seed_of[run_id][0] for run_id, states in models.items() if set(states) - {"READY"}}
-    failed = {*failed_arms, *unfinished}
-    for run_id in tree.run_ids():
-        run = runs.get(run_id)
-        if run is not None and run.info.status == "RUNNING":
-            holds = {POINTS: str(count_points(client, run)), MODELS: str(models[run_id]["READY"])}
-            client.log_batch(run_id, tags=_tags(holds))
-            client.set_terminated(run_id, _status_of(run, status, failed), ended)
-    if status == "FINISHED" and not failed:
-        _supersede(client, tree, runs[tree.study_run_id])
+    with failures_in_one_line("closing the runs"):
+        ended = end_time or int(time.time() * 1000)
+        runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
+        models = count_models(client, tree.experiment_id, list(tree.seed_run_ids.values()))
+        unfinished = {tree.seed_of[run_id][0] for run_id, states in models.items() if set(states) - {"READY"}}
+        failed = {*failed_arms, *unfinished}
+        for run_id in tree.run_ids():
+            run = runs.get(run_id)
+            if run is not None and run.info.status == "RUNNING":
+                holds = {POINTS: str(count_points(client, run)), MODELS: str(models[run_id]["READY"])}
+                client.log_batch(run_id, tags=_tags(holds))
+                client.set_terminated(run_id, _status_of(run, status, failed), ended)
+        if status == "FINISHED" and not failed:
+            _supersede(client, tree, runs[tree.study_run_id])
 
 
 def close_stale_runs(client: MlflowClient, experiment_id: str, *, except_key: str = "") -> list[str]:

@@ -78,6 +78,24 @@ def open_store(root: Path) -> MlflowClient:
     return _open_remote(uri)
 
 
+@contextmanager
+def failures_in_one_line(doing: str) -> Generator[None]:
+    """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.
+
+    Args:
+        doing: what was being done, as in ``"closing the runs"``.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with _quiet():  # MLflow logs a database's failure with its traceback, then raises it
+            yield
+    except (MlflowException, OSError) as error:
+        words = getattr(error.__cause__, "orig", None) or error  # the database's own words, if it was the database
+        reason = str(words).strip().splitlines()[0]
+        raise TrackingError(f"{doing} failed: {reason[:300]}; mend it and run again, and it goes on there.") from error
+
+
 def is_remote(client: MlflowClient) -> bool:
     """Whether a server decides where artifacts go."""
     return client.tracking_uri.startswith(("http://", "https://"))
@@ -247,7 +265,7 @@ def _on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep the migration's and the retries' log lines off the terminal."""
+    """Keep log lines off the terminal: of migrations, retries, and failures that are raised anyway."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

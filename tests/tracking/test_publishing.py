@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import mlflow.data
@@ -13,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tasks.tracking.publishing import Point, Publisher
-from tasks.tracking.store import TrackingError
+from tasks.tracking.store import TrackingError, database_path
 from tests.tracking.conftest import Cut, Killed
 
 NOW = 1_790_000_000_000
@@ -231,3 +233,27 @@ def test_a_digest_that_mlflow_would_cut_is_refused(publisher, tree):
     """MLflow keeps 36 characters of a data set's digest."""
     with pytest.raises(TrackingError, match=r"digest of data set 'blobs-train' has 37 characters"):
         send_data(publisher, tree.study_run_id, digest="d" * 37)
+
+
+def break_database(root: Path) -> None:
+    with closing(sqlite3.connect(database_path(root))) as connection:
+        connection.execute("ALTER TABLE metrics RENAME TO lost")
+        connection.commit()
+
+
+def test_a_store_that_fails_says_so_in_one_line(publisher, seed_run, root, capfd):
+    """What MLflow and its database raise comes as one line that says what was being done."""
+    break_database(root)
+    with pytest.raises(TrackingError) as failed:
+        publisher.metrics(seed_run, points(1))
+    said = f"publishing metrics on run {seed_run} failed: no such table: metrics; mend it and run again"
+    assert str(failed.value).startswith(said)
+    assert "\n" not in str(failed.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_disk_that_fails_says_so_in_one_line(publisher, tree, root):
+    """What the disk raises comes as one line, too."""
+    (root / "mlruns" / "artifacts" / "small").write_text("a file where a folder should be")
+    with pytest.raises(TrackingError, match=r"^publishing study\.yaml failed: .*; mend it and run again"):
+        publisher.text(tree.study_run_id, "study.yaml", "name: small")

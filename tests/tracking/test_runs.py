@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from tasks.tracking.runs import (
     parameters,
     tree_runs,
 )
-from tasks.tracking.store import TrackingError, artifact_root
+from tasks.tracking.store import TrackingError, artifact_root, database_path
 from tests.studies import small
 from tests.tracking.conftest import Cut, Killed
 
@@ -320,3 +322,17 @@ def test_parameters_are_plain_and_named_shortly():
     assert found["depth"] == "3"
     assert (found["optimizer"], found["momentum"], found["epochs"]) == ("sgd", "0.9", "2")
     assert (found["objective"], found["data.source"], found["data.split.train"]) == ("supervised", "blobs", "70")
+
+
+def test_a_store_that_fails_says_so_in_one_line(client, opened, root):
+    """What MLflow and its database raise while runs are opened or closed comes as one line."""
+    tree = opened()
+    with closing(sqlite3.connect(database_path(root))) as connection:
+        connection.execute("ALTER TABLE tags RENAME TO lost")
+        connection.commit()
+    with pytest.raises(
+        TrackingError, match=r"^opening the runs of 'small' failed: \(sqlite3\.OperationalError\)[^\n]*$"
+    ):
+        opened()
+    with pytest.raises(TrackingError, match=r"^closing the runs failed: \(sqlite3\.OperationalError\)[^\n]*$"):
+        close_runs(client, tree)
