@@ -162,20 +162,19 @@ def loss_curves(curves: dict[str, list[np.ndarray]]) -> Figure:
     for index, (arm, stages) in enumerate(curves.items()):
         start, label = 0, arm
         for curve in stages:
-            finite = curve[np.isfinite(curve).all(axis=1)]
-            if finite.size:
+            if curve.shape[1]:
                 epochs = np.arange(start + 1, start + curve.shape[1] + 1)
+                median = np.ma.median(np.ma.masked_invalid(curve), axis=0)
                 colour = COLOURS[index % len(COLOURS)]
-                axes.plot(epochs, np.median(finite, axis=0), color=colour, linewidth=1.2, label=label)
+                axes.plot(epochs, np.ma.filled(median, np.nan), color=colour, linewidth=1.2, label=label)
                 label = "_nolegend_"
             axes.axvline(start + 0.5, color="0.85", linewidth=0.8, zorder=0)
             start += curve.shape[1]
     axes.set_xlabel("epoch (a grey line opens each stage)")
-    axes.set_ylabel("training loss of the stage")
+    axes.set_ylabel("training loss (nats a row; reconstruction: squared units)")
     seeds = len(next(iter(curves.values()))[0])
-    axes.set_title(f"Training loss, median of {seeds} seeds that stayed finite", fontsize=11)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="best", frameon=False)
+    axes.set_title(f"Training loss, median of {seeds} seeds", fontsize=11)
+    _legend(figure, axes)
     return figure
 
 
@@ -224,9 +223,9 @@ def _draw_line(axes: Axes, line: _Line) -> None:
 def _legend(figure: Figure, axes: Axes) -> None:
     """Inside the first panel while it is short; below both where many arms would cover the lines."""
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= 3:
+    if 0 < len(labels) <= 3:
         axes.legend(loc="best", frameon=False)
-    else:
+    elif labels:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 

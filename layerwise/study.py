@@ -753,10 +753,15 @@ def _complaints(error: ValidationError) -> Iterator[str]:
     # A list with a wrong item is also reported as too short; only the innermost complaint helps.
     inner = [item for item in found if not any(_encloses(item["loc"], other["loc"]) for other in found)]
     for item in inner[:3]:
-        place = ".".join(str(step) for step in item["loc"] if step not in TAGS)
+        place = ".".join(str(step) for step in (*item["loc"], *_tag_key(item)) if step not in TAGS)
         yield f"{place}: {_explain(item)}" if place else _explain(item)
     if len(inner) > 3:
         yield f"and {len(inner) - 3} more"
+
+
+def _tag_key(item: Any) -> list[str]:
+    """Which key tells several kinds of part apart, where an error is about it."""
+    return [item["ctx"]["discriminator"].strip("'")] if item["type"] == "union_tag_invalid" else []
 
 
 TAGS: dict[str, type[_Part]] = {**OPTIMIZERS, **DATA_SETS, **NOISES}

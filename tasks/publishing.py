@@ -257,11 +257,12 @@ def _template(
 
 
 def _record_outcome(publisher: Publisher, run_id: str, depth: Depth, position: int) -> None:
-    """Tag a seed that has diverged or collapsed with the lowest depth at which it was seen so."""
-    for outcome in ("diverged", "collapsed"):
-        if getattr(depth.evaluation, outcome)[position] and not publisher.tagged(run_id, f"layerwise.{outcome}_at_depth"):
-            tags = {"layerwise.outcome": outcome, f"layerwise.{outcome}_at_depth": str(depth.depth)}
-            publisher.tags(run_id, tags)
+    """Tag a seed that has diverged or collapsed with the lowest depth at which it was so."""
+    if depth.evaluation.diverged[position]:
+        lowest = next((result.depth for result in depth.chain if result.diverged[position]), depth.depth)
+        publisher.tags(run_id, {"layerwise.outcome": "diverged", "layerwise.diverged_at_depth": str(lowest)})
+    elif depth.evaluation.collapsed[position] and not publisher.tagged(run_id, "layerwise.collapsed_at_depth"):
+        publisher.tags(run_id, {"layerwise.outcome": "collapsed", "layerwise.collapsed_at_depth": str(depth.depth)})
 
 
 def _aggregates(rows: pd.DataFrame, finished: dict[tuple[str, int], int]) -> list[Point]:

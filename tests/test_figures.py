@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from layerwise import datasets, figures, statistics
@@ -23,6 +24,7 @@ def scores(*, seeds: int = 4, depths: int = 3, diverged: tuple[tuple[int, int], 
             "seed": seed,
             "depth": depth,
             "diverged": (out := depth >= gone.get(seed, depths + 1)),
+            "collapsed": False,
             "train_accuracy": np.nan if out else 0.5 + seed / 100 + depth / 1000,
             "test_accuracy": np.nan if out else 0.4 + seed / 100 + depth / 1000,
         }
@@ -45,6 +47,14 @@ def texts(figure: Figure) -> str:
     return " | ".join(parts)
 
 
+def seen(spec: Blobs) -> datasets.View:
+    return datasets.view(spec, datasets.generate(spec), seeds=(0, 1), labels=None, scaling="none")
+
+
+def scatter(spec: Blobs) -> Figure:
+    return figures.scatter(seen(spec), ("0", "1", "2"), seed=0)
+
+
 def rendered(figure: Figure, kind: str) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format=kind)
@@ -58,7 +68,7 @@ def drawn() -> dict[str, Figure]:
     """One of each."""
     return {
         "accuracy": by_depth(scores()),
-        "data": figures.scatter(datasets.generate(Blobs())),
+        "data": scatter(Blobs()),
         "loss": figures.loss_curves(CURVES),
     }
 
@@ -78,17 +88,17 @@ def test_loss_says_what_it_shows() -> None:
 
 def test_data_says_what_it_shows() -> None:
     """The scatter names both parts with their rows, both features, and every class."""
-    said = texts(figures.scatter(datasets.generate(Blobs())))
+    said = texts(scatter(Blobs()))
     expected = ("training part, 500 rows", "test part, 500 rows", "feature 1", "feature 2", "class 0", "class 2")
     assert all(words in said for words in expected)
 
 
 def test_every_row_is_drawn_in_its_part() -> None:
     """The scatter's points are the data's rows, the training part on the left."""
-    data = datasets.generate(Blobs())
-    for axes, rows in zip(figures.scatter(data).axes, (data.train, data.test), strict=True):
+    own = seen(Blobs())
+    for axes, rows in zip(scatter(Blobs()).axes, (own.train[0], own.test[0]), strict=True):
         points = np.concatenate([marks.get_offsets() for marks in axes.collections])
-        assert sorted(map(tuple, points)) == sorted(map(tuple, data.inputs[rows].astype(float)))
+        assert sorted(map(tuple, points)) == sorted(map(tuple, own.inputs[rows].astype(float)))
 
 
 def test_means_and_seeds_are_drawn_at_their_depth() -> None:
@@ -110,7 +120,7 @@ def test_what_has_diverged_is_not_drawn() -> None:
     metrics = scores(diverged=((1, 2), (3, 1)))
     train, _ = by_depth(metrics).axes
     *seeds, mean = train.get_lines()
-    assert [list(line.get_xdata()) for line in seeds] == [[1, 2, 3], [1], [1, 2, 3], []]
+    assert [list(line.get_xdata()) for line in seeds] == [[1, 2, 3], [1], [1, 2, 3]]
     assert np.isfinite(mean.get_ydata()).all()
     np.testing.assert_allclose(mean.get_ydata()[1], np.mean([0.502, 0.522]))
 
@@ -170,7 +180,7 @@ def test_other_numbers_give_other_bytes(name: str) -> None:
     """What is compared is the drawing: other numbers are another picture."""
     others = {
         "accuracy": by_depth(scores(seeds=5)),
-        "data": figures.scatter(datasets.generate(Blobs(random_state=3))),
+        "data": scatter(Blobs(random_state=3)),
         "loss": figures.loss_curves({"greedy": [CURVES["greedy"][0] / 2]}),
     }
     assert rendered(drawn()[name], "png") != rendered(others[name], "png")
@@ -182,3 +192,64 @@ def test_no_window_is_opened() -> None:
 
     drawn()
     assert plt.get_fignums() == []
+
+
+def arms(**columns: object) -> pd.DataFrame:
+    """Scores of two arms, the second of which has what ``columns`` say on top."""
+    first, second = scores(), scores().assign(arm="autoencoder", **columns)
+    return pd.concat([first, second], ignore_index=True)
+
+
+def test_arms_share_the_axes_and_fine_tuned_networks_are_dashed() -> None:
+    """Every arm has a line of its own in each panel, and its fine-tuned networks a dashed one."""
+    tuned = {"fine_tuned_diverged": False, "fine_tuned_collapsed": False, "fine_tuned_train_accuracy": 0.9}
+    train, test = by_depth(arms(**tuned)).axes
+    labels = [line.get_label() for line in train.get_lines() if not line.get_label().startswith("_")]
+    assert labels == ["greedy", "autoencoder", "autoencoder, fine-tuned"]
+    assert [line.get_linestyle() for line in train.get_lines() if line.get_label() in labels] == ["-", "-", "--"]
+    assert "autoencoder, fine-tuned" not in [line.get_label() for line in test.get_lines()]
+
+
+def test_collapsed_seeds_are_crosses_and_in_no_mean() -> None:
+    """A collapsed seed is drawn as a cross at its score, and the mean is over the others."""
+    metrics = scores()
+    metrics["collapsed"] = (metrics["seed"] == 3) & (metrics["depth"] == 2)
+    train, _ = by_depth(metrics).axes
+    [crosses] = [marks.get_offsets() for marks in train.collections if isinstance(marks, PathCollection)]
+    np.testing.assert_allclose(crosses, [[2, 0.532]])
+    np.testing.assert_allclose(train.get_lines()[-1].get_ydata()[1], np.mean([0.502, 0.512, 0.522]))
+
+
+def test_reconstruction_and_live_units_say_what_they_show() -> None:
+    """Both name their units and the number of seeds, and leave out arms that have no such score."""
+    values = {"train_reconstruction_mse": 0.1, "test_reconstruction_mse": 0.2, "live_units": 9.0, "effective_rank": 2.0}
+    metrics = arms(**values)
+    table = statistics.summarise(metrics)
+    said = texts(figures.reconstruction_by_depth(metrics, table))
+    assert all(words in said for words in ("squared input units", "4 seeds", "autoencoder", "depth (hidden layers)"))
+    assert "greedy" not in said
+    said = texts(figures.live_units_by_depth(metrics, table))
+    assert all(words in said for words in ("live units", "effective rank", "(units)", "4 seeds"))
+
+
+def test_decision_regions_are_what_the_networks_say() -> None:
+    """Each depth has a panel whose colours are the classes its network gives, over the test rows."""
+    own = seen(Blobs())
+    points, targets = own.inputs_of(own.test)[0], own.targets_of(own.test)[0]
+    split = {1: lambda rows: (rows[:, 0] > 0).astype(int), 2: lambda rows: np.full(len(rows), 2)}
+    figure = figures.decision_regions(points, targets, split, seed=0)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["depth 1", "depth 2"]
+    shown = [axes.collections[0].get_array() for axes in figure.axes[:2]]
+    assert set(np.unique(shown[0])) == {0, 1}
+    assert set(np.unique(shown[1])) == {2}
+    assert "500 test rows" in texts(figure)
+
+
+def test_reconstructions_stand_below_their_images() -> None:
+    """The first row are the images, each further row what a depth's network makes of them."""
+    images = np.random.default_rng(0).random((3, 64)).astype(np.float32)
+    figure = figures.reconstructions(images, {1: lambda rows: rows / 2, 4: np.zeros_like}, (8, 8), seed=7)
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    np.testing.assert_allclose(shown[1], images[1].reshape(8, 8))
+    np.testing.assert_allclose(shown[4], images[1].reshape(8, 8) / 2)
+    assert all(words in texts(figure) for words in ("input", "depth 1", "depth 4", "seed 7"))

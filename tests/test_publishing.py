@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def scored(asked: Study, *outcomes: list[bool], score_diverged: list[bool] | Non
     chain = tuple(stage(depth, diverged) for depth, diverged in enumerate(outcomes, start=1))
     found = np.array((score_diverged or outcomes[-1]) + [False] * 7)
     values = np.where(found, np.nan, np.linspace(0.1, 1, 10))
-    return Depth(block, chain, Evaluation(len(chain), {"test_accuracy": values}, found, "e", 5000))
+    evaluation = Evaluation(len(chain), {"test_accuracy": values}, found, found & False, "e", 5000)
+    return Depth(block, chain, None, evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +69,10 @@ def test_divergence_is_tagged_with_its_first_depth(
     """A seed that diverges is tagged so on its run, with the depth at which it first was; others are not tagged."""
     root, client = store
     monkeypatch.setenv("LAYERWISE_ROOT", str(root))
-    tree = publishing.open_tree.fn(small(depth=depth.evaluation.depth), "")
+    tree = publishing.open_tree.fn(small(depth=depth.depth), "")
     publisher = publishing.Publisher(client, tree)
     for position in np.flatnonzero(depth.evaluation.diverged):
-        publishing._record_divergence(publisher, tree.seed_run("greedy", int(position)), depth, int(position))
+        publishing._record_outcome(publisher, tree.seed_run("greedy", int(position)), depth, int(position))
     found = {}
     for seed in range(3):
         tags = client.get_run(tree.seed_run("greedy", seed)).data.tags
@@ -97,13 +99,13 @@ def test_runs_say_where_they_come_from(store: tuple[Path, MlflowClient], monkeyp
 def test_aggregates_are_points_by_depth() -> None:
     """Every column of the summary that measures becomes a metric at step = depth, at its latest input's time."""
     rows = [
-        {"arm": "greedy", "seed": seed, "depth": depth, "diverged": False, "test_accuracy": seed / 10 + depth}
+        {"arm": "greedy", "seed": seed, "depth": depth, "diverged": False, "collapsed": False, "test_accuracy": seed / 10 + depth}
         for depth in (1, 2)
         for seed in (0, 1)
     ]
     points = publishing._aggregates(summarise(pd.DataFrame(rows)), {("greedy", 1): 11, ("greedy", 2): 22})
     assert {point.key for point in points} == {
-        *("seeds", "diverged"),
+        *("seeds", "diverged", "collapsed"),
         *(f"test_accuracy_{name}" for name in ("mean", "sd", "ci_low", "ci_high", "median")),
     }
     means = [(point.value, point.step, point.timestamp) for point in points if point.key == "test_accuracy_mean"]
@@ -112,10 +114,10 @@ def test_aggregates_are_points_by_depth() -> None:
 
 def test_curves_are_a_table_by_depth_and_epoch() -> None:
     """Loss curves become one row for each depth and epoch, counted from 1, with one column for each seed."""
-    curves = [np.array([[4.0, 3.0], [8.0, 7.0]]), np.array([[2.0, 1.0], [6.0, 5.0]])]
+    curves = {1: np.array([[4.0, 3.0], [8.0, 7.0]]), 3: np.array([[2.0, 1.0], [6.0, 5.0]])}
     table = publishing._curve_table(curves)
     assert table.to_dict("list") == {
-        "depth": [1, 1, 2, 2],
+        "depth": [1, 1, 3, 3],
         "epoch": [1, 2, 1, 2],
         "seed_00": [4.0, 3.0, 2.0, 1.0],
         "seed_01": [8.0, 7.0, 6.0, 5.0],
@@ -125,6 +127,28 @@ def test_curves_are_a_table_by_depth_and_epoch() -> None:
 def test_a_depth_has_one_template() -> None:
     """The models of all seeds of a depth are written from one saved architecture."""
     layers = small(depth=2).network.hidden
-    first = publishing._template(layers, 3, (2,))
-    assert publishing._template(layers, 3, (2,)) is first
+    first = publishing._template("classifier", layers, 2, 3, (2,))
+    assert publishing._template("classifier", layers, 2, 3, (2,)) is first
     assert len(first.slots) == 6
+
+
+def test_a_collapse_is_tagged_with_the_first_depth_it_was_seen_at(
+    store: tuple[Path, MlflowClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed that collapses is tagged once, with its lowest depth; one that later diverges is called diverged."""
+    root, client = store
+    monkeypatch.setenv("LAYERWISE_ROOT", str(root))
+    tree = publishing.open_tree.fn(small(name="collapsing", depth=3), "")
+    publisher, run_id = publishing.Publisher(client, tree), tree.seed_run("greedy", 0)
+    calm = [False] * 3
+    for outcomes in ([calm], [calm, calm], [calm, calm, calm]):
+        depth = scored(small(depth=3), *outcomes)
+        collapsed = np.array([depth.depth >= 2] * 10)
+        evaluation = dataclasses.replace(depth.evaluation, collapsed=collapsed)
+        publishing._record_outcome(publisher, run_id, dataclasses.replace(depth, evaluation=evaluation), 0)
+    tags = client.get_run(run_id).data.tags
+    assert (tags["layerwise.outcome"], tags["layerwise.collapsed_at_depth"]) == ("collapsed", "2")
+    publishing._record_outcome(publisher, run_id, scored(small(depth=3), calm, calm, [True] * 3), 0)
+    tags = client.get_run(run_id).data.tags
+    assert (tags["layerwise.outcome"], tags["layerwise.diverged_at_depth"]) == ("diverged", "3")
+    publishing.close_tree.fn(tree, "KILLED")

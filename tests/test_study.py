@@ -43,7 +43,7 @@ def test_the_main_study_is_the_tutorial():
     }  # fmt: skip
     assert study.data.canonical() == {
         "source": "blobs", "samples": 1000, "classes": 3, "features": 2, "cluster_std": 2.0, "random_state": 2,
-        "split": {"train": 500, "test": 500},
+        "split": {"train": 500, "test": 500}, "scaling": "none", "shuffle": False, "fresh": False,
     }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_blocks_are_aligned_and_cover_every_seed():
     """Blocks begin at multiples of their size, whatever the number of seeds; wide layers train one seed at a time."""
     assert small(seeds=3).blocks() == (tuple(range(BLOCK_SEEDS)),)
     assert [block[0] for block in small(seeds=25).blocks()] == [0, 10, 20]
-    wide = small(network={"layers": [{"units": 200, "repeat": 2}]})
+    wide = small(network={"layers": [{"units": 400, "repeat": 2}]})
     assert wide.blocks() == ((0,), (1,), (2,))
 
 
@@ -81,7 +81,7 @@ def test_blocks_are_aligned_and_cover_every_seed():
     [
         ({"overrides": ["trainin.epochs=3"]}, "trainin: unknown key; did you mean training?"),
         ({"overrides": ["training.epoch=3"]}, "training.epoch: unknown key; did you mean epochs?"),
-        ({"overrides": ["training.optimizer.name=sdg"]}, "training.optimizer: received 'sdg'; did you mean sgd?"),
+        ({"overrides": ["training.optimizer.name=sdg"]}, "training.optimizer.name: received 'sdg'; did you mean sgd?"),
         ({"overrides": ["training.optimizer.name=lamb"]}, "known: sgd, adam, rmsprop, adagrad"),
         ({"overrides": ["training.optimizer.rate=1"]}, "training.optimizer.rate: unknown key"),
         ({"overrides": ["training.optimizer.learning_rate=0"]}, "training.optimizer.learning_rate: received 0"),
@@ -107,7 +107,7 @@ def test_blocks_are_aligned_and_cover_every_seed():
         ({"overrides": ["training.epochs=1000000000"]}, "training.epochs: received 1000000000"),
         ({"overrides": ["training.batch_size=501"]}, "training.batch_size 501 is larger than the training part (500"),
         ({"overrides": ["training.batch_size=0"]}, "training.batch_size: received 0"),
-        ({"overrides": ["data.split.train=400"]}, "train 400 + test 500 = 900 rows, but samples is 1000"),
+        ({"overrides": ["data.split.train=400"]}, "train 400 + test 500 = 900 rows, but there are 1000"),
         ({"overrides": ["data.split.train=0"]}, "data.split.train: received 0"),
         ({"overrides": ["data.samples=0"]}, "data.samples: received 0"),
         ({"overrides": ["data=blobs"]}, "data: received 'blobs'"),
