@@ -411,7 +411,7 @@ def test_what_could_not_be_published_is_published_by_the_next_run(lab: Lab, monk
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("tasks.tracking.publishing._write_files", refuse)
+        patched.setattr("tasks.tracking.publishing.Publisher.models", refuse)
         first = lab.run(asked)
     assert first.unpublished
     assert all("No space left on device" in reason for reason in first.unpublished)
@@ -471,7 +471,7 @@ def test_a_seed_that_diverges_keeps_what_it_was_before(lab: Lab) -> None:
     for run in lab.runs(asked, "seed"):
         seed = int(run.data.tags["layerwise.seed"])
         depths = [1] if lost[seed] else [1, 2]
-        assert {name: list(values) for name, values in lab.history(run).items()} == dict.fromkeys(SCORES, depths)
+        assert {name: list(values) for name, values in lab.history(run).items()} == {key: depths for key in SCORES}
         assert sorted(lab.models(run)) == [f"depth-{depth:02d}" for depth in depths]
         assert run.data.tags.get("layerwise.diverged_at_depth") == ("2" if lost[seed] else None)
     (arm,) = lab.runs(asked, "arm")
@@ -485,7 +485,7 @@ def test_a_study_says_which_models_are_kept(lab: Lab, track: str, expected: list
     assert lab.run(asked).unpublished == []
     for run in lab.runs(asked, "seed"):
         assert sorted(lab.models(run)) == expected
-        assert {name: list(values) for name, values in lab.history(run).items()} == dict.fromkeys(SCORES, [1, 2])
+        assert {name: list(values) for name, values in lab.history(run).items()} == {key: [1, 2] for key in SCORES}
 
 
 def test_data_that_cannot_be_used_opens_no_runs(lab: Lab) -> None:
