@@ -33,7 +33,7 @@ from tests.test_server import ask
 
 SEEDS = 3
 DEPTH = 3
-SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "live_units", "effective_rank")
 AGGREGATES = ("mean", "sd", "ci_low", "ci_high", "median")
 
 
@@ -207,7 +207,8 @@ def test_study_run_carries_study_tables_figures_and_data(lab: Lab, asked: Study,
         read = pd.read_csv(lab.artifact(run, name))
         pd.testing.assert_frame_equal(read, expected, check_exact=True, check_dtype=False)
     figures = {Path(item.path).name for item in lab.client.list_artifacts(run.info.run_id, "figures")}
-    assert figures == {"accuracy_by_depth.png", "accuracy_by_depth.svg", "data.png", "data.svg"}
+    names = ("accuracy_by_depth", "live_units_by_depth", "data")
+    assert figures == {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
     assert run.data.tags["layerwise.answer"].startswith(f"greedy: from depth 1 to {DEPTH}, training accuracy")
     inputs = {used.tags[0].value: (used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs}
     digest = datasets.generate(asked.data).digest
@@ -239,7 +240,7 @@ def test_models_predict_what_was_scored(lab: Lab, asked: Study, monkeypatch: pyt
         loaded = mlflow.pyfunc.load_model(model.model_uri)
         hit = loaded.predict(data.inputs).argmax(axis=1) == data.targets
         depth = int(name.removeprefix("depth-"))
-        for part, rows in {"train": data.train, "test": data.test}.items():
+        for part, rows in {"train": slice(0, 70), "test": slice(70, None)}.items():
             assert hit[rows].mean() == lab.history(run)[f"{part}_accuracy"][depth]
 
 
@@ -384,13 +385,8 @@ def test_a_failing_block_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.
 
 def test_a_failing_arm_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An arm that fails is FAILED with its study; the other arm's runs are FINISHED, with their aggregates."""
-    asked = other_data(small(name="arms", depth=2, arms={"first": {}, "second": {}}), 4)
-    digests = pretraining.stage_digest
-
-    def own_digests(block: pretraining.Block, depth: int, parent: str) -> str:
-        return study.digest_of([digests(block, depth, parent), block.arm])  # equal arms would share their stages
-
-    monkeypatch.setattr(pretraining, "stage_digest", own_digests)
+    arms = {"first": {}, "second": {"training": {"epochs": 1}}}  # equal arms would share their stages
+    asked = other_data(small(name="arms", depth=2, arms=arms), 4)
     with monkeypatch.context() as patched:
         failing_from(patched, call=3)
         broken = lab.run(asked)
@@ -498,3 +494,46 @@ def test_data_that_cannot_be_used_opens_no_runs(lab: Lab) -> None:
     with pytest.raises(StudyError, match=r"the training part of 2 rows has no row of class \d"):
         lab.run(asked)
     assert lab.client.get_experiment_by_name("lacking") is None
+
+
+# --- Arms --------------------------------------------------------------------------------------------------
+
+TUNE = {"epochs": 2, "optimizer": {"name": "sgd", "learning_rate": 0.001}}
+ARMS = {
+    "autoencoder": {"objective": "reconstruction", "fine_tune": {**TUNE, "at": "every_depth"}},
+    "denoising": {"objective": "reconstruction", "noise": {"kind": "masking", "rate": 0.25}},
+    "random_frozen": "random_frozen",
+    "end_to_end": "end_to_end",
+    "scratch": "scratch",
+    "permuted": "permuted",
+}
+
+
+def test_every_kind_of_arm_has_the_bits_of_the_plain_loop(lab: Lab) -> None:
+    """Autoencoders, noise, fine tuning and every control: scores are exactly those without workflow and tracker."""
+    asked = small(name="every-arm", depth=2, seeds=2, arms=ARMS)
+    outcome, plain = lab.run(asked), layerwise.run(asked)
+    assert (outcome.failures, outcome.unpublished) == ({}, [])
+    pd.testing.assert_frame_equal(outcome.metrics, plain.metrics(), check_exact=True)
+    (study_run,) = lab.runs(asked, "study")
+    figures = {Path(item.path).name for item in lab.client.list_artifacts(study_run.info.run_id, "figures")}
+    assert "reconstruction_by_depth.svg" in figures
+    by_arm = {run.data.tags["layerwise.arm"]: run for run in lab.runs(asked, "seed") if run.data.tags["layerwise.seed"] == "1"}
+    names = {arm: set(lab.models(run)) for arm, run in by_arm.items()}
+    assert names["autoencoder"] == {
+        f"depth-{depth:02d}{kind}" for depth in (1, 2) for kind in ("", "-autoencoder", "-fine-tuned")
+    }
+    assert names["denoising"] == {f"depth-{depth:02d}{kind}" for depth in (1, 2) for kind in ("", "-autoencoder")}
+    assert names["random_frozen"] == names["scratch"] | {"depth-01"} == {"depth-01", "depth-02"}
+    assert names["end_to_end"] == {"depth-02", "depth-02-autoencoder", "depth-02-fine-tuned"}  # as the arm it is of
+    assert {"fine_tuned_test_accuracy", "train_reconstruction_mse"} <= lab.history(by_arm["autoencoder"]).keys()
+
+
+def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
+    """Three arms on one autoencoder pretrain it once between them."""
+    encoder = {"objective": "reconstruction"}
+    arms = {"frozen": encoder, "tuned": {**encoder, "fine_tune": TUNE}, "few": {**encoder, "labels": 30, "head": {"batch_size": 30}}}
+    asked = other_data(small(name="shared", depth=2, arms=arms), 6)
+    fits.clear()
+    lab.run(asked)
+    assert len(fits) == 2 + 2 + 1 + 2  # two autoencoders; two heads for the first two arms; one tuning; two heads
