@@ -467,7 +467,7 @@ def test_a_seed_that_diverges_keeps_what_it_was_before(lab: Lab) -> None:
     for run in lab.runs(asked, "seed"):
         seed = int(run.data.tags["layerwise.seed"])
         depths = [1] if lost[seed] else [1, 2]
-        assert {name: list(values) for name, values in lab.history(run).items()} == {key: depths for key in SCORES}
+        assert {name: list(values) for name, values in lab.history(run).items()} == dict.fromkeys(SCORES, depths)
         assert sorted(lab.models(run)) == [f"depth-{depth:02d}" for depth in depths]
         assert run.data.tags.get("layerwise.diverged_at_depth") == ("2" if lost[seed] else None)
     (arm,) = lab.runs(asked, "arm")
