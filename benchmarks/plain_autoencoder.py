@@ -52,7 +52,9 @@ def run(seed: int, *, depths: int = 6, epochs: int = 100) -> Iterator[tuple[int,
         hidden, output = [*frozen, new], kept
         rebuilt = model.predict(inputs[:TRAIN], verbose=0)
         encoder = copies(hidden, trainable=False)
-        head = compiled([*encoder, keras.layers.Dense(targets.shape[1], activation="softmax")], "categorical_crossentropy")
+        head = compiled(
+            [*encoder, keras.layers.Dense(targets.shape[1], activation="softmax")], "categorical_crossentropy"
+        )
         head.fit(inputs[:TRAIN], targets[:TRAIN], batch_size=BATCH, epochs=epochs, verbose=0)
         predicted = head.predict(inputs[TRAIN:], verbose=0)
         accuracy = float((predicted.argmax(axis=1) == targets[TRAIN:].argmax(axis=1)).mean())

@@ -10,10 +10,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+import click
 
 from flows import environment
 
@@ -62,7 +64,7 @@ def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
     except PageProblem as problem:
         return _refuse(str(problem), status=1)
     except KeyboardInterrupt:
-        print("stopped", flush=True)
+        click.echo("stopped")
         return 0
 
 
@@ -73,17 +75,19 @@ def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
         client = open_store(root)  # creates it where it is missing, so that the page has something to show
     except TrackingError as error:
         return _refuse(str(error))
-    with _running("mlflow", _mlflow_command(root, mlflow_port), root, {}) as mlflow:
-        with _running("prefect", _prefect_command(prefect_port), root, PREFECT_PAGE) as prefect:
-            _wait(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
-            _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
-            print(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models", flush=True)
-            for experiment in _latest(client):
-                print(f"         {_runs_page(mlflow_port, experiment)}   {experiment.name}", flush=True)
-            print('         At its top left choose "Model training", once.', flush=True)
-            print(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs", flush=True)
-            print("Ctrl-C stops both.", flush=True)
-            return _watch({"mlflow": mlflow, "prefect": prefect})
+    with (
+        _running("mlflow", _mlflow_command(root, mlflow_port), root, {}) as mlflow,
+        _running("prefect", _prefect_command(prefect_port), root, PREFECT_PAGE) as prefect,
+    ):
+        _wait(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
+        _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
+        click.echo(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models")
+        for experiment in _latest(client):
+            click.echo(f"         {_runs_page(mlflow_port, experiment)}   {experiment.name}")
+        click.echo('         At its top left choose "Model training", once.')
+        click.echo(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs")
+        click.echo("Ctrl-C stops both.")
+        return _watch({"mlflow": mlflow, "prefect": prefect})
 
 
 def _latest(client: MlflowClient) -> list[Experiment]:
@@ -111,7 +115,7 @@ def _prefect_command(port: int) -> list[str]:
 
 
 @contextmanager
-def _running(name: str, command: list[str], root: Path, settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _running(name: str, command: list[str], root: Path, settings: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
     """A server in a process group of its own, its output in a log file, ended when the body is left."""
     inherited = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
     with _log(root, name).open("wb") as log:
@@ -178,5 +182,5 @@ def _taken(port: int) -> bool:
 
 
 def _refuse(message: str, status: int = 2) -> int:
-    print(f"layerwise: {message}", file=sys.stderr)
+    click.echo(f"layerwise: {message}", err=True)
     return status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol
@@ -40,11 +40,11 @@ class Reporter(Protocol):
 class Silent:
     """Says nothing: what runs get that nobody watches."""
 
-    def begin(self, _phase: str, _total: int) -> Silent:
+    def begin(self, phase: str, total: int) -> Phase:  # noqa: ARG002 - it says nothing
         """Say nothing."""
         return self
 
-    def advance(self, _detail: str) -> None:
+    def advance(self, detail: str) -> None:
         """Say nothing."""
 
 
@@ -57,7 +57,7 @@ def begin(phase: str, total: int) -> Phase:
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[None]:
+def shown(console: Console) -> Generator[None]:
     """Show progress on a console while the body runs."""
     with _bar(console) if console.is_terminal else nullcontext() as bar:
         token = _current.set(_Bars(bar) if bar else _Lines(console))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -74,9 +74,10 @@ def _train(study: Study, repeat: str, root: Path, console: Console) -> int:
     from flows.server import ServerProblem, start
 
     with start(root) as server:
-        try:
-            from tasks.tracking.store import TrackingError, open_store
+        # Imported while the server starts: this takes seconds.
+        from tasks.tracking.store import TrackingError, open_store
 
+        try:
             open_store(root)
         except TrackingError as error:
             return _refuse(str(error), WRONG_REQUEST)
@@ -140,7 +141,7 @@ def _has(rows: pd.DataFrame, name: str) -> bool:
     return f"{name}_mean" in rows and bool(rows[f"{name}_median"].notna().any())
 
 
-def _seeds(row: dict) -> str:
+def _seeds(row: dict[str, Any]) -> str:
     """How many seeds the means are over, and how many there are where some diverged or collapsed."""
     intact = int(row["seeds"] - row["diverged"] - row["collapsed"])
     return f"{intact}" if intact == row["seeds"] else f"{intact} of {int(row['seeds'])}"
@@ -151,7 +152,7 @@ def _say(line: str, console: Console) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _mean_and_sd(row: dict, name: str) -> str:
+def _mean_and_sd(row: dict[str, Any], name: str) -> str:
     mean, sd, median = (row[f"{name}_{key}"] for key in ("mean", "sd", "median"))
     if math.isnan(mean):  # no seed is intact, so there is no mean; the median is over all that are finite
         return "-" if math.isnan(median) else f"median {median:.3f}"

@@ -41,7 +41,7 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     console.print(
         f"data   {study.data.source}, {shape.features} features, {shape.classes} classes,"
         f" {split.train} training{validation} and {split.test} test rows\n"
-        f"seeds  {study.seeds}, in {len(blocks)} block{'s' if len(blocks) > 1 else ''} of {len(blocks[0])} side by side",
+        f"seeds  {study.seeds}, in {len(blocks)} block{'s' * (len(blocks) > 1)} of {len(blocks[0])} side by side",
         highlight=False,
         soft_wrap=True,
     )
@@ -144,11 +144,11 @@ class Survey:
 
         return pretraining.untrained(block, data, chain, hidden=())
 
-    def permuted(self, block: Block, data: Data, chain: Chain) -> Chain:
+    def permuted(self, block: Block, chain: Chain) -> Chain:
         """The chain, shuffled."""
         from layerwise import pretraining
 
-        return pretraining.permuted(block, data, chain)
+        return pretraining.permuted(block, chain)
 
     def unrolled(self, block: Block, data: Data, result: StageResult) -> Chain:
         """The result as a chain."""

@@ -9,9 +9,10 @@ Training goes on in this thread; what is trained is published from another, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from layerwise.datasets import Data
 from layerwise.pretraining import Block, Depth
 from layerwise.study import Study
 from tasks import training
-from tasks.publishing import close_tree, open_tree, publish_depths, publish_summary
+from tasks.publishing import Summary, close_tree, open_tree, publish_depths, publish_summary
 from tasks.tracking.runs import RunTree
 
 
@@ -35,7 +36,7 @@ from tasks.tracking.runs import RunTree
 class Trained:
     """What has been trained so far: the scores, curves and times that the summary needs, and what went wrong."""
 
-    records: list[dict] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -77,10 +78,10 @@ def _flow_run_name() -> str:
     return " · ".join(filter(None, [asked["study"].name, asked.get("repeat")]))
 
 
-@flow(
+@flow(  # ty: ignore[no-matching-overload] - Prefect's types want a runner of futures of one type
     name="study",
     flow_run_name=_flow_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # ty: ignore[invalid-argument-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=1),
     persist_result=False,
     validate_parameters=True,
 )
@@ -94,7 +95,9 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
     trained = Trained()
     data = training.generate_data(study.data)
     with tracked(study, repeat, trained) as tree:
-        bar = progress.begin("training", sum(len(study.procedure(arm).depths) for arm in study.arms) * len(study.blocks()))
+        bar = progress.begin(
+            "training", sum(len(study.procedure(arm).depths) for arm in study.arms) * len(study.blocks())
+        )
         publishing = Publishing(tree, data, study)
         for arm in study.arms:
             for block in pretraining.blocks(study, arm, data.digest, repeat):
@@ -108,9 +111,9 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
         table = statistics.summarise(metrics) if len(metrics) else None
         if table is not None:
             with unpublished_noted(trained):
-                held = (tree, study, data, metrics, table, trained.curves_by_depth(), trained.finished, trained.examples)
-                sent = [allow_failure(future) for future in publishing.sent]
-                publish_summary(*(quote(value) for value in held), wait_for=sent)
+                curves, sent = trained.curves_by_depth(), [allow_failure(future) for future in publishing.sent]
+                summary = Summary(metrics, table, curves, trained.finished, trained.examples)
+                publish_summary(quote(tree), quote(study), quote(data), quote(summary), wait_for=sent)
     return Outcome(table, metrics, trained.failures, trained.unpublished)
 
 
@@ -120,7 +123,7 @@ class Publishing:
     def __init__(self, tree: RunTree, data: Data, study: Study) -> None:
         self.tree, self.data, self.study = tree, data, study
         self.waiting: list[Depth] = []
-        self.sent: list[PrefectFuture] = []
+        self.sent: list[PrefectFuture[None]] = []
 
     def add(self, depth: Depth) -> None:
         """Take in one depth, and send if nothing is on its way or a new block begins."""
@@ -151,7 +154,7 @@ class Publishing:
         models = self.study.track.models
         # Quoted, as in tasks/training.py: the graph shows which scores are sent, and no other edge.
         scores = [depth.evaluation.digest for depth in self.waiting]
-        sent = publish_depths.submit(
+        sent = publish_depths.submit(  # ty: ignore[no-matching-overload] - nor do they know quoted arguments
             quote(self.tree), quote(self.waiting), quote(self.data), models, label, wait_for=scores
         )
         self.sent.append(sent)
@@ -159,7 +162,7 @@ class Publishing:
 
 
 @contextmanager
-def tracked(study: Study, repeat: str, trained: Trained) -> Iterator[RunTree]:
+def tracked(study: Study, repeat: str, trained: Trained) -> Generator[RunTree]:
     """The study's MLflow runs, open while the body runs and closed however it ends."""
     tree = open_tree(study, repeat)
     try:
@@ -179,7 +182,7 @@ def tracked(study: Study, repeat: str, trained: Trained) -> Iterator[RunTree]:
 
 
 @contextmanager
-def failures_noted(trained: Trained, block: Block) -> Iterator[None]:
+def failures_noted(trained: Trained, block: Block) -> Generator[None]:
     """One failing block does not stop the others: it is noted, and fails the run at its end."""
     try:
         yield
@@ -188,7 +191,7 @@ def failures_noted(trained: Trained, block: Block) -> Iterator[None]:
 
 
 @contextmanager
-def unpublished_noted(trained: Trained) -> Iterator[None]:
+def unpublished_noted(trained: Trained) -> Generator[None]:
     """What cannot be published does not cost the answer: it is noted, and the next run sends it."""
     try:
         yield

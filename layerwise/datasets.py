@@ -258,9 +258,7 @@ def _plane(spec: Any, samples: int, random_state: int) -> tuple[np.ndarray, np.n
 
     if isinstance(spec, Moons):
         return datasets.make_moons(n_samples=samples, noise=spec.noise, random_state=random_state)
-    return datasets.make_circles(
-        n_samples=samples, noise=spec.noise, factor=spec.factor, random_state=random_state
-    )
+    return datasets.make_circles(n_samples=samples, noise=spec.noise, factor=spec.factor, random_state=random_state)
 
 
 def _fresh(spec: Any, data: Data, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

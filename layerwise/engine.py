@@ -21,8 +21,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from layerwise import backend  # noqa: F401 - fixes the threads before TensorFlow starts
-from layerwise import network
+from layerwise import (
+    backend,  # noqa: F401 - fixes the threads before TensorFlow starts
+    network,
+)
 from layerwise.study import GaussianNoise, Layer, MaskingNoise, Optimizer
 
 VERSION = 1
@@ -104,9 +106,7 @@ def fit(
     return _program(problem).fit(weights, inputs, targets, order, keys)
 
 
-def apply(
-    layer: Layer | int, weights: Weights, inputs: np.ndarray, *, shared_inputs: bool
-) -> np.ndarray:
+def apply(layer: Layer | int, weights: Weights, inputs: np.ndarray, *, shared_inputs: bool) -> np.ndarray:
     """What a layer of every seed makes of its inputs, in inference mode.
 
     Args:
@@ -119,7 +119,7 @@ def apply(
         ``(seeds, rows, units)`` float32.
     """
     row_shape = inputs.shape[1:] if shared_inputs else inputs.shape[2:]
-    forward = _forward(layer, row_shape, shared_inputs, len(weights[0]))
+    forward = _forward(layer, row_shape, shared_inputs)
     return forward([tf.constant(values) for values in weights], tf.constant(inputs)).numpy()
 
 
@@ -251,7 +251,9 @@ def _program(problem: Problem) -> _Program:
 
 
 @functools.lru_cache(maxsize=128)
-def _forward(layer: Layer | int, row_shape: tuple[int, ...], shared_inputs: bool, seeds: int) -> tf.types.experimental.PolymorphicFunction:
+def _forward(
+    layer: Layer | int, row_shape: tuple[int, ...], shared_inputs: bool
+) -> tf.types.experimental.PolymorphicFunction:
     built = network.output_layer(layer) if isinstance(layer, int) else network.hidden_layer(layer)
     built.build((None, *row_shape))
     trainable = [id(variable) for variable in built.trainable_variables]

@@ -65,7 +65,9 @@ def live_units_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Units of the newest layer that still tell training rows apart, and the effective rank of its features."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
-    for axes, (name, label) in zip(panels, {"live_units": "live units", "effective_rank": "effective rank"}.items(), strict=True):
+    for axes, (name, label) in zip(
+        panels, {"live_units": "live units", "effective_rank": "effective rank"}.items(), strict=True
+    ):
         for line in _lines(metrics, table, name):
             _draw_line(axes, line)
         axes.set_ylabel(f"{label} of the newest layer (units)")
@@ -213,7 +215,9 @@ def _draw_line(axes: Axes, line: _Line) -> None:
     for _, seed in line.metrics[sound].groupby("seed"):
         axes.plot(seed["depth"], seed[line.name], color=colour, alpha=0.15, linewidth=0.6, zorder=1)
     broken = line.metrics[~sound & np.isfinite(line.metrics[line.name].to_numpy(float))]
-    axes.scatter(broken["depth"], broken[line.name], color=colour, marker="x", s=14, linewidths=0.7, alpha=0.6, zorder=2)
+    axes.scatter(
+        broken["depth"], broken[line.name], color=colour, marker="x", s=14, linewidths=0.7, alpha=0.6, zorder=2
+    )
     depths, name = line.rows["depth"], line.name
     axes.fill_between(depths, line.rows[f"{name}_ci_low"], line.rows[f"{name}_ci_high"], color=colour, alpha=0.3, lw=0)
     style = "--" if line.tuned else "-"

@@ -40,9 +40,7 @@ def trainee(layers: Sequence[Layer], outputs: int, input_shape: tuple[int, ...])
 
     The frozen layers below are not in it: they are constants, and their features come in as inputs.
     """
-    return keras.Sequential(
-        [keras.Input(input_shape), *(hidden_layer(spec) for spec in layers), output_layer(outputs)]
-    )
+    return keras.Sequential([keras.Input(input_shape), *(hidden_layer(spec) for spec in layers), output_layer(outputs)])
 
 
 def classifier(
@@ -86,9 +84,7 @@ def _whole(
     return model
 
 
-def initial_weights(
-    spec: Layer | int, input_shape: tuple[int, ...], seeds: Sequence[int]
-) -> tuple[np.ndarray, ...]:
+def initial_weights(spec: Layer | int, input_shape: tuple[int, ...], seeds: Sequence[int]) -> tuple[np.ndarray, ...]:
     """Initial weights of one layer for every seed, each drawn by the plain layer's own initializers.
 
     Stacking replicas into one wide layer instead would count the replica axis as fan-in and start far too small.

@@ -26,7 +26,7 @@ import numpy as np
 
 from layerwise import datasets, outcomes, streams
 from layerwise.datasets import Data, View
-from layerwise.study import DataSet, Layer, Procedure, Study, Training, digest_of
+from layerwise.study import DataSet, FineTune, Layer, Procedure, Study, Training, digest_of
 
 if TYPE_CHECKING:
     import keras
@@ -251,7 +251,7 @@ def _finish(block: Block, data: Data, chain: Chain, steps: Any) -> Depth:
     """Fit a head where one is needed, score, and fine-tune where it is wanted."""
     asked = block.procedure
     if asked.control == "permuted":
-        chain = steps.permuted(block, data, chain)
+        chain = steps.permuted(block, chain)
     head = None
     if asked.objective == "reconstruction" or asked.control in {"random_frozen", "permuted"}:
         head = steps.head(block, data, chain, head_digest(block, chain))
@@ -265,14 +265,16 @@ def _finish(block: Block, data: Data, chain: Chain, steps: Any) -> Depth:
 def _tune(plain: Depth, data: Data, steps: Any) -> Depth:
     """Fine-tune a depth's network: on reconstruction, before a new head; on labels, after it; or both."""
     block, chain, head = plain.block, plain.chain, plain.head
-    objective = block.procedure.fine_tune.objective  # ty: ignore[unresolved-attribute] - tunes_at saw to it
+    objective = _asked_tuning(block).objective
     if objective in {"reconstruction", "both"}:
         key = fine_tune_digest(block, chain, None)
         tuned = steps.fine_tune(block, data, chain, None, key)
         chain = steps.unrolled(block, data, tuned)
         head = steps.head(block, data, chain, head_digest(block, chain))
     if objective in {"labels", "both"}:
-        tuned = steps.fine_tune(block, data, chain, head or chain[-1], fine_tune_digest(block, chain, head or chain[-1]))
+        tuned = steps.fine_tune(
+            block, data, chain, head or chain[-1], fine_tune_digest(block, chain, head or chain[-1])
+        )
         chain = steps.unrolled(block, data, tuned)
         if head is not None:  # the tuned output is a head's; the reconstruction no longer fits the hidden layers
             head = dataclasses.replace(tuned, hidden=())
@@ -281,6 +283,12 @@ def _tune(plain: Depth, data: Data, steps: Any) -> Depth:
     if not chain[-1].output:
         scores = dataclasses.replace(scores, collapsed=plain.evaluation.collapsed)
     return Depth(block, chain, head, scores)
+
+
+def _asked_tuning(block: Block) -> FineTune:
+    if block.procedure.fine_tune is None:
+        raise ValueError(f"arm {block.arm} asks for no fine tuning; give it fine_tune")
+    return block.procedure.fine_tune
 
 
 def _carried(chain: Chain, tuned: Chain) -> Chain:
@@ -330,7 +338,7 @@ def head(block: Block, data: Data, chain: Chain, digest: str) -> StageResult:
     depth, seen = len(chain), features(block, data, chain)
     output = _fresh("head", depth, len(data.classes), seen.shape[2:], block.seeds)
     stage = _Stage("head", depth, "labels", block.procedure.head)
-    return _fit(block, data, stage, seen, chain=chain, layers=(), hidden=(), output=output, digest=digest)
+    return _fit(block, data, stage, seen, _Start((), (), output), digest=digest, chain=chain)
 
 
 def fine_tune(block: Block, data: Data, chain: Chain, top: StageResult | None, digest: str) -> StageResult:
@@ -343,9 +351,7 @@ def fine_tune(block: Block, data: Data, chain: Chain, top: StageResult | None, d
         top: the result whose output layer classifies; ``None`` to train on reconstruction with the chain's own.
         digest: the result's identity, from :func:`fine_tune_digest`.
     """
-    tune = block.procedure.fine_tune
-    if tune is None:
-        raise ValueError(f"arm {block.arm} has no fine_tune")
+    tune = _asked_tuning(block)
     depth, factors = len(chain), tune.learning_rate_factors
     hidden = tuple(values for result in chain for values in result.hidden)
     stage = _Stage(
@@ -356,8 +362,8 @@ def fine_tune(block: Block, data: Data, chain: Chain, top: StageResult | None, d
         factors=None if factors is None else (*factors[:depth], factors[-1]),
         before=chain[-1].diverged if top is None else chain[-1].diverged | top.diverged,
     )
-    output, layers = (chain[-1] if top is None else top).output, block.layers[:depth]
-    return _fit(block, data, stage, block.view(data).inputs, layers=layers, hidden=hidden, output=output, digest=digest)
+    start = _Start(block.layers[:depth], hidden, (chain[-1] if top is None else top).output)
+    return _fit(block, data, stage, block.view(data).inputs, start, digest=digest)
 
 
 def jointly(block: Block, data: Data, depth: int, digest: str) -> StageResult:
@@ -377,8 +383,8 @@ def jointly(block: Block, data: Data, depth: int, digest: str) -> StageResult:
     hidden = tuple(values for level in range(1, depth + 1) for values in _fresh_layer(block, level, shapes[level - 1]))
     output = _fresh("output", 0, width, (block.layers[depth - 1].units,), block.seeds)
     stage = _Stage("jointly", depth, objective, _joint_training(block, depth), noise=block.procedure.noise)
-    layers = block.layers[:depth]
-    return _fit(block, data, stage, block.view(data).inputs, layers=layers, hidden=hidden, output=output, digest=digest)
+    start = _Start(block.layers[:depth], hidden, output)
+    return _fit(block, data, stage, block.view(data).inputs, start, digest=digest)
 
 
 def untrained(block: Block, data: Data, chain: Chain, *, hidden: Weights | None = None) -> StageResult:
@@ -397,7 +403,7 @@ def untrained(block: Block, data: Data, chain: Chain, *, hidden: Weights | None 
     return without_training(block, "untrained", depth, weights, key)
 
 
-def permuted(block: Block, data: Data, chain: Chain) -> Chain:
+def permuted(block: Block, chain: Chain) -> Chain:
     """The chain with the weights shuffled within every array of every hidden layer (Erhan et al., 2010, table 1)."""
     shuffled: Chain = ()
     for depth, result in enumerate(chain, start=1):
@@ -775,6 +781,15 @@ class _Stage:
     before: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a stage trains and from where: hidden layers, bottom up, with an output layer on top."""
+
+    layers: tuple[Layer, ...]
+    hidden: Weights
+    output: Weights
+
+
 def _train_layer(block: Block, data: Data, chain: Chain, *, stage: str, digest: str) -> StageResult:
     """A greedy stage: a new hidden layer under the output layer, on the features of the frozen layers."""
     depth, seen = len(chain) + 1, features(block, data, chain)
@@ -786,7 +801,7 @@ def _train_layer(block: Block, data: Data, chain: Chain, *, stage: str, digest: 
         # The kept output layer does not fit a layer of another width; it begins anew, as the first one did.
         output = _fresh("output", depth, width, (layer.units,), block.seeds)
     how = _Stage(stage, depth, objective, block.procedure.training, noise=block.procedure.noise)
-    return _fit(block, data, how, seen, chain=chain, layers=(layer,), hidden=hidden, output=output, digest=digest)
+    return _fit(block, data, how, seen, _Start((layer,), hidden, output), digest=digest, chain=chain)
 
 
 def _fit(
@@ -794,10 +809,8 @@ def _fit(
     data: Data,
     stage: _Stage,
     inputs: np.ndarray,
+    start: _Start,
     *,
-    layers: tuple[Layer, ...],
-    hidden: Weights,
-    output: Weights,
     digest: str,
     chain: Chain = (),
 ) -> StageResult:
@@ -808,7 +821,7 @@ def _fit(
     labels = stage.objective == "labels"
     targets, rows = (view.one_hot, view.train) if labels else (view.inputs, view.pool)
     problem = engine.Problem(
-        layers=layers,
+        layers=start.layers,
         outputs=targets.shape[-1],
         input_shape=inputs.shape[1:] if inputs.ndim == 2 else inputs.shape[2:],
         loss=_LOSSES[stage.objective],
@@ -821,7 +834,7 @@ def _fit(
         factors=stage.factors,
     )
     order, keys = _orders(block, rows, stage), _noise_keys(block, stage)
-    fitted = engine.fit(problem, (*hidden, *output), inputs, targets, order, keys)
+    fitted = engine.fit(problem, (*start.hidden, *start.output), inputs, targets, order, keys)
     if _frozen_digest(chain) != frozen:
         raise FrozenLayerMoved(
             f"{block.arm}, depth {stage.depth}: a frozen layer changed while {stage.name} was trained"
@@ -831,8 +844,8 @@ def _fit(
     return StageResult(
         stage=stage.name,
         depth=stage.depth,
-        hidden=weights[: len(hidden)],
-        output=weights[len(hidden) :],
+        hidden=weights[: len(start.hidden)],
+        output=weights[len(start.hidden) :],
         loss_curve=fitted.loss_curve,
         diverged=diverged | before,
         frozen=frozen,
@@ -874,9 +887,7 @@ def _fresh_layer(block: Block, depth: int, input_shape: tuple[int, ...]) -> Weig
     return _fresh(stage, depth, block.layers[depth - 1], input_shape, block.seeds)
 
 
-def _fresh(
-    stage: str, depth: int, layer: Layer | int, input_shape: tuple[int, ...], seeds: Sequence[int]
-) -> Weights:
+def _fresh(stage: str, depth: int, layer: Layer | int, input_shape: tuple[int, ...], seeds: Sequence[int]) -> Weights:
     """Initial weights of a layer for every seed, from each seed's ``init`` stream."""
     from layerwise import network
 

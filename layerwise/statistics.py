@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,14 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
         {"arm": arm, "depth": depth, "layers": depth + 1, "seeds": len(group)}
         | {name: int(group[name].astype("boolean").fillna(False).sum()) for name in OUTCOMES if name in group}
         | {key: value for name in scores(group) for key, value in _summary(group, name).items()}
-        for (arm, depth), group in metrics.groupby(["arm", "depth"], sort=False)
+        for arm, depth, group in _groups(metrics)
     ])  # fmt: skip
+
+
+def _groups(metrics: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    for arm, own in metrics.groupby("arm", sort=False):
+        for depth, group in own.groupby("depth", sort=False):
+            yield str(arm), int(str(depth)), group
 
 
 def scores(metrics: pd.DataFrame) -> list[str]:

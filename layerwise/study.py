@@ -261,9 +261,7 @@ class Network(_Part):
     @property
     def hidden(self) -> tuple[Layer, ...]:
         """Every hidden layer by itself, bottom up, ``repeat`` unrolled."""
-        return tuple(
-            layer.model_copy(update={"repeat": 1}) for layer in self.layers for _ in range(layer.repeat)
-        )
+        return tuple(layer.model_copy(update={"repeat": 1}) for layer in self.layers for _ in range(layer.repeat))
 
     @field_validator("layers")
     @classmethod
@@ -558,7 +556,9 @@ def check_procedure(study: Study, arm: str) -> None:
 
 def _check_fine_tune(asked: Procedure, tune: FineTune, where: str) -> None:
     if asked.objective == "supervised" and tune.objective != "labels":
-        raise ValueError(f"{where}.fine_tune.objective: {tune.objective} needs a reconstruction; a supervised arm has labels only")
+        raise ValueError(
+            f"{where}.fine_tune.objective: {tune.objective} needs a reconstruction; a supervised arm has labels only"
+        )
     if asked.control in {"end_to_end", "random_frozen"} and tune.carry:
         raise ValueError(f"{where}.fine_tune.carry: {asked.control} has no greedy chain to carry into")
     factors = tune.learning_rate_factors
@@ -654,9 +654,7 @@ def _read(source: str | Path) -> tuple[str, str]:
         raise StudyError(f"no study named or file at {str(source)!r}; {hint} `layerwise list` shows all.")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise StudyError(
-                f"{path}: {path.stat().st_size:,} bytes; a study file holds at most {MAX_FILE_BYTES:,}."
-            )
+            raise StudyError(f"{path}: {path.stat().st_size:,} bytes; a study file holds at most {MAX_FILE_BYTES:,}.")
         return path.read_text(encoding="utf-8"), str(path)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from None
@@ -692,6 +690,7 @@ def _refuse_aliases(events: Iterator[Any], where: str) -> None:
 
 def _unique_key_loader() -> type:
     import yaml
+    import yaml.constructor
 
     class UniqueKeyLoader(yaml.SafeLoader):
         """YAML lets a later key silently replace an earlier one; in a study that hides a mistake."""
@@ -775,7 +774,7 @@ def _encloses(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
     return len(outer) < len(inner) and inner[: len(outer)] == outer
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any) -> str:  # noqa: PLR0911 - one answer for each kind of error
     kind, received, context = item["type"], item.get("input"), item.get("ctx", {})
     if kind == "extra_forbidden":
         return f"unknown key{_nearest(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}"

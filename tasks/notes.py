@@ -33,8 +33,8 @@ def arm_note(study: Study, arm: str, tree: RunTree, metrics: pd.DataFrame, table
     return _joined(
         _question(study),
         f"**Answer.** {' '.join(statistics.in_words(own))}",
-        f"**Trained.** {_trained(study)}. *Model metrics* has each score over the seeds that neither diverged nor collapsed, with the"
-        " depth as step: mean, sd and 95 % limits; accuracy is a share of rows (0 to 1), loss is cross-entropy in nats"
+        f"**Trained.** {_trained(study)}. *Model metrics* has each score over the seeds that neither diverged nor"
+        " collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of rows (0 to 1), loss is cross-entropy in nats"
         f" a row. The [study's run]({_page(tree, tree.study_run_id)}) compares all arms.",
         _markdown(table[table["arm"] == arm]),
     )
@@ -47,7 +47,8 @@ def answer_note(study: Study, metrics: pd.DataFrame, table: pd.DataFrame) -> str
         f"**Answer.** {' '.join(statistics.in_words(metrics))}",
         f"**Trained.** {', '.join(study.arms)}: {_trained(study)}.",
         _markdown(table),
-        "Accuracy is a share of rows (0 to 1): mean and 95 % interval over the seeds that neither diverged nor collapsed.",
+        "Accuracy is a share of rows (0 to 1): mean and 95 % interval over the seeds that neither diverged nor"
+        " collapsed.",
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,25 @@ if TYPE_CHECKING:
 _publishers: dict[str, Publisher] = {}
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a study has come to.
+
+    Attributes:
+        metrics: one row per arm, seed and depth.
+        table: its summary over seeds.
+        curves: arm -> depth -> ``(seeds, epochs)`` loss curves of the stage that made it.
+        finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
+        examples: arm -> every depth of its first block, whose first seed's networks are drawn.
+    """
+
+    metrics: pd.DataFrame
+    table: pd.DataFrame
+    curves: dict[str, dict[int, np.ndarray]]
+    finished: dict[tuple[str, int], int]
+    examples: dict[str, list[Depth]]
+
+
 @task(name="open runs", task_run_name="open MLflow runs")
 def open_tree(study: Study, repeat: str) -> RunTree:
     """Find or create the study's runs; they are ours and RUNNING until closed."""
@@ -54,7 +74,13 @@ def open_tree(study: Study, repeat: str) -> RunTree:
 
 
 @task(name="publish", task_run_name="publish {label}")
-def publish_depths(tree: RunTree, depths: Sequence[Depth], data: Data, models: str, label: str) -> None:
+def publish_depths(
+    tree: RunTree,
+    depths: Sequence[Depth],
+    data: Data,
+    models: str,
+    label: str,  # noqa: ARG001 - the task run is named by it
+) -> None:
     """Send the scores, and the Keras models, of some depths of one block to the runs of its seeds.
 
     Args:
@@ -79,38 +105,28 @@ def publish_depths(tree: RunTree, depths: Sequence[Depth], data: Data, models: s
 
 
 @task(name="summarise", task_run_name="summarise and draw")
-def publish_summary(
-    tree: RunTree,
-    study: Study,
-    data: Data,
-    metrics: pd.DataFrame,
-    table: pd.DataFrame,
-    curves: dict[str, dict[int, np.ndarray]],
-    finished: dict[tuple[str, int], int],
-    examples: dict[str, list[Depth]],
-) -> None:
+def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -> None:
     """Draw, and send tables, figures, data set and answer.
 
     Args:
         tree: the study's runs.
         study: the study.
         data: its data.
-        metrics: one row per arm, seed and depth.
-        table: its summary over seeds; of an arm that is not complete it is not sent, since it would change.
-        curves: arm -> depth -> ``(seeds, epochs)`` loss curves of the stage that made it.
-        finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
-        examples: arm -> every depth of its first block, whose first seed's networks are drawn.
+        summary: what there is to say; the table of an arm that is not complete is not sent, since it would change.
     """
+    metrics, table = summary.metrics, summary.table
     publisher = _publishers[tree.study_run_id]
     for arm, rows in table.groupby("arm", sort=False):
         run_id, own = tree.arm_run_ids[str(arm)], metrics[metrics["arm"] == arm]
         if len(own) < study.seeds * len(study.procedure(str(arm)).depths):
             continue
-        publisher.metrics(run_id, _aggregates(rows, finished))
+        publisher.metrics(run_id, _aggregates(rows, summary.finished))
         publisher.figure(run_id, "accuracy_by_depth.png", figures.accuracy_by_depth(own, rows))
-        publisher.figure(run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): list(curves[str(arm)].values())}))
-        publisher.table(run_id, "loss_by_epoch.csv", _curve_table(curves[str(arm)]))
-        for name, figure in _arm_figures(examples[str(arm)], data):
+        publisher.figure(
+            run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): list(summary.curves[str(arm)].values())})
+        )
+        publisher.table(run_id, "loss_by_epoch.csv", _curve_table(summary.curves[str(arm)]))
+        for name, figure in _arm_figures(summary.examples[str(arm)], data):
             publisher.figure(run_id, f"{name}.png", figure)
         _publish_datasets(publisher, run_id, study, data)
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
@@ -162,27 +178,26 @@ def _arm_figures(examples: Sequence[Depth], data: Data) -> Iterator[tuple[str, F
     seed, view = intact[0].block.seeds[0], intact[0].block.view(data)
     rows = view.inputs_of(view.test)[0]
     if data.features == 2:
-        models = {depth.depth: _model_of(depth, "classifier", data) for depth in intact}
-        targets = view.targets_of(view.test)[0]
-        classify = {depth: partial(_classes, model) for depth, model in models.items()}
+        targets, models = view.targets_of(view.test)[0], _models_of(intact, "classifier", data)
+        classify = {depth: _classes_by(model) for depth, model in models.items()}
         yield "decision_regions", figures.decision_regions(rows, targets, classify, seed=seed)
-    rebuilding = {depth.depth: _model_of(depth, "autoencoder", data) for depth in intact}
-    rebuild = {depth: partial(_outputs, model) for depth, model in rebuilding.items() if model is not None}
+    rebuild = {depth: _outputs_by(model) for depth, model in _models_of(intact, "autoencoder", data).items()}
     if data.image_shape and rebuild:
         yield "reconstructions", figures.reconstructions(rows[:12], rebuild, data.image_shape, seed=seed)
 
 
-def _model_of(depth: Depth, kind: str, data: Data) -> keras.Model | None:
-    kept = next((network for network in depth.networks() if network.kind == kind), None)
-    return None if kept is None else pretraining.keras_model(kept, 0, data)
+def _models_of(depths: Sequence[Depth], kind: str, data: Data) -> dict[int, keras.Model]:
+    """Depth -> the first seed's network of a kind, where there is one."""
+    found = {depth.depth: [kept for kept in depth.networks() if kept.kind == kind] for depth in depths}
+    return {depth: pretraining.keras_model(kept[0], 0, data) for depth, kept in found.items() if kept}
 
 
-def _outputs(model: keras.Model, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(model(rows))
+def _outputs_by(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda rows: np.asarray(model(rows))
 
 
-def _classes(model: keras.Model, rows: np.ndarray) -> np.ndarray:
-    return _outputs(model, rows).argmax(axis=1)
+def _classes_by(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda rows: np.asarray(model(rows)).argmax(axis=1)
 
 
 def _publish_datasets(publisher: Publisher, run_id: str, study: Study, data: Data) -> None:

@@ -20,7 +20,7 @@ from tasks.results import stage_task
 
 
 @stage_task(name="generate data", task_run_name="data: {spec.source}")
-def _generate_data(spec: DataSet, digest: str) -> Data:
+def _generate_data(spec: DataSet, digest: str) -> Data:  # noqa: ARG001 - the result is stored under it
     return datasets.generate(spec)
 
 

@@ -135,7 +135,9 @@ def numbers(draw, shape: tuple[int, ...], key: np.ndarray, step: int) -> np.ndar
 
     @tf.function(jit_compile=True)
     def compiled(key: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        return draw(shape, tf.random.experimental.stateless_fold_in(key, step, alg=engine.GENERATOR), alg=engine.GENERATOR)
+        return draw(
+            shape, tf.random.experimental.stateless_fold_in(key, step, alg=engine.GENERATOR), alg=engine.GENERATOR
+        )
 
     return compiled(tf.constant(key), tf.constant(step)).numpy()
 

@@ -23,7 +23,7 @@ from mlflow.entities import Run
 import layerwise
 from flows import environment, server
 from flows.study import Outcome, run_study
-from layerwise import datasets, engine, pretraining, study
+from layerwise import datasets, engine
 from layerwise.pretraining import Result
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
@@ -438,10 +438,11 @@ def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: py
     assert {run.info.status for run in lab.runs(asked, "study")} == {"FINISHED"}
 
 
-def test_a_diverging_study_ends_properly(lab: Lab) -> None:
+@pytest.mark.parametrize("learning_rate", [1e6, 1e25], ids=["infinite", "not a number"])
+def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float) -> None:
     """Seeds that diverge are counted and tagged, carry no score or model, and end FINISHED without an average."""
-    training = {"optimizer": {"name": "sgd", "learning_rate": 1e25}, "epochs": 2}
-    asked = small(name="diverges", depth=2, training=training)
+    training = {"optimizer": {"name": "sgd", "learning_rate": learning_rate}, "epochs": 2}
+    asked = small(name=f"diverges-{learning_rate:.0e}".replace("+", ""), depth=2, training=training)
     ended = lab.run(asked)
     assert (ended.failures, ended.unpublished) == ({}, [])
     assert ended.metrics["diverged"].all()
@@ -461,6 +462,7 @@ def test_a_seed_that_diverges_keeps_what_it_was_before(lab: Lab) -> None:
     training = {"optimizer": {"name": "sgd", "learning_rate": 50.0}, "epochs": 2}
     asked = small(name="diverges-above", depth=2, training=training)
     ended = lab.run(asked)
+    assert (ended.failures, ended.unpublished) == ({}, [])
     lost = ended.metrics.groupby("seed")["diverged"].sum()
     assert lost.tolist() == lost.clip(0, 1).tolist(), "at this rate seeds diverge at depth 2"
     assert lost.any()
@@ -518,7 +520,9 @@ def test_every_kind_of_arm_has_the_bits_of_the_plain_loop(lab: Lab) -> None:
     (study_run,) = lab.runs(asked, "study")
     figures = {Path(item.path).name for item in lab.client.list_artifacts(study_run.info.run_id, "figures")}
     assert "reconstruction_by_depth.svg" in figures
-    by_arm = {run.data.tags["layerwise.arm"]: run for run in lab.runs(asked, "seed") if run.data.tags["layerwise.seed"] == "1"}
+    by_arm = {
+        run.data.tags["layerwise.arm"]: run for run in lab.runs(asked, "seed") if run.data.tags["layerwise.seed"] == "1"
+    }
     names = {arm: set(lab.models(run)) for arm, run in by_arm.items()}
     assert names["autoencoder"] == {
         f"depth-{depth:02d}{kind}" for depth in (1, 2) for kind in ("", "-autoencoder", "-fine-tuned")
@@ -532,7 +536,11 @@ def test_every_kind_of_arm_has_the_bits_of_the_plain_loop(lab: Lab) -> None:
 def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
     """Three arms on one autoencoder pretrain it once between them."""
     encoder = {"objective": "reconstruction"}
-    arms = {"frozen": encoder, "tuned": {**encoder, "fine_tune": TUNE}, "few": {**encoder, "labels": 30, "head": {"batch_size": 30}}}
+    arms = {
+        "frozen": encoder,
+        "tuned": {**encoder, "fine_tune": TUNE},
+        "few": {**encoder, "labels": 30, "head": {"batch_size": 30}},
+    }
     asked = other_data(small(name="shared", depth=2, arms=arms), 6)
     fits.clear()
     lab.run(asked)

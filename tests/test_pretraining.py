@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -128,7 +129,7 @@ def test_frozen_layers_keep_their_bits_and_the_new_one_moves(arm: str):
     """At every depth the layers below are, bit for bit, what they were; the new layer has moved from its start."""
     depths = trained(with_arms(depth=3), arm)
     block = depths[0].block
-    for below, above in zip(depths, depths[1:], strict=False):
+    for below, above in itertools.pairwise(depths):
         frozen = below.fine_tuned.chain if arm == "carried" else below.chain
         digest = datasets.content_digest(*(values for result in frozen for values in result.hidden))
         assert above.chain[-1].frozen == digest
@@ -221,7 +222,11 @@ def test_every_stage_is_keras(monkeypatch: pytest.MonkeyPatch, arm: str, stage: 
     [(problem, start, order, fitted)] = [
         call for call in calls if call[3].weights[-1] is (wanted.output or done.fine_tuned.head.output)[-1]
     ]
-    below = [] if len(problem.layers) == level else [v[seed] for r in done.chain[: level - len(problem.layers)] for v in r.hidden]
+    below = (
+        []
+        if len(problem.layers) == level
+        else [v[seed] for r in done.chain[: level - len(problem.layers)] for v in r.hidden]
+    )
     kind = "autoencoder" if problem.loss == "mean_squared_error" else "classifier"
     moving = set(range(level - len(problem.layers) + 1, level + 1))
     model = keras_model(done.block, level, kind, [*below, *(v[seed] for v in start)], moving)

@@ -99,7 +99,14 @@ def test_runs_say_where_they_come_from(store: tuple[Path, MlflowClient], monkeyp
 def test_aggregates_are_points_by_depth() -> None:
     """Every column of the summary that measures becomes a metric at step = depth, at its latest input's time."""
     rows = [
-        {"arm": "greedy", "seed": seed, "depth": depth, "diverged": False, "collapsed": False, "test_accuracy": seed / 10 + depth}
+        {
+            "arm": "greedy",
+            "seed": seed,
+            "depth": depth,
+            "diverged": False,
+            "collapsed": False,
+            "test_accuracy": seed / 10 + depth,
+        }
         for depth in (1, 2)
         for seed in (0, 1)
     ]

@@ -32,7 +32,9 @@ def test_supervised_means_agree_with_plain_keras():
     for depth, found in scores.items():
         for part, mean in zip(("train", "test"), np.mean(found, axis=0), strict=True):
             sd = table.loc[depth, f"{part}_accuracy_sd"]
-            assert mean == pytest.approx(table.loc[depth, f"{part}_accuracy_mean"], abs=4 * sd * np.sqrt(1 / 3 + 1 / 30))
+            assert mean == pytest.approx(
+                table.loc[depth, f"{part}_accuracy_mean"], abs=4 * sd * np.sqrt(1 / 3 + 1 / 30)
+            )
 
 
 def test_autoencoder_modes_agree_with_plain_keras():
