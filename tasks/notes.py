@@ -34,8 +34,8 @@ def arm_note(study: Study, arm: str, tree: RunTree, metrics: pd.DataFrame, table
         _question(study),
         f"**Answer.** {' '.join(statistics.in_words(own))}",
         f"**Trained.** {_trained(study)}. *Model metrics* has each score over the seeds that neither diverged nor"
-        " collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of rows (0 to 1), loss is cross-entropy in nats"
-        f" a row. The [study's run]({_page(tree, tree.study_run_id)}) compares all arms.",
+        " collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of rows (0 to 1), loss is"
+        f" cross-entropy in nats a row. The [study's run]({_page(tree, tree.study_run_id)}) compares all arms.",
         _markdown(table[table["arm"] == arm]),
     )
 
