@@ -24,9 +24,10 @@ def test_plain_script_has_the_studys_data_and_settings(study):
     """The plain script trains on the study's rows, with its layers, optimizer, batch size, stages and epochs."""
     inputs, targets = plain_keras.load_data()
     data = datasets.generate(study.data)
-    np.testing.assert_array_equal(inputs, data.inputs)
-    np.testing.assert_array_equal(targets, data.one_hot)
-    np.testing.assert_array_equal(data.train, np.arange(plain_keras.TRAIN))
+    seen = datasets.view(study.data, data, seeds=(0,), labels=None, scaling="none")
+    np.testing.assert_array_equal(inputs, seen.inputs)
+    np.testing.assert_array_equal(targets, seen.one_hot)
+    np.testing.assert_array_equal(seen.train[0], np.arange(plain_keras.TRAIN))
     (layer,), optimizer = study.network.layers, study.training.optimizer
     assert (layer.units, layer.activation, layer.initializer) == (plain_keras.UNITS, "relu", "he_uniform")
     assert (optimizer.learning_rate, optimizer.momentum) == (plain_keras.LEARNING_RATE, plain_keras.MOMENTUM)
@@ -59,9 +60,9 @@ def test_raw_tensorflow_reaches_the_engines_weights(study, monkeypatch):
     """Given what the engine is given at each stage, the raw operations end where :func:`layerwise.run` ends."""
     calls, fit = [], engine.fit
 
-    def recorded(problem, weights, inputs, targets, order):
+    def recorded(problem, weights, inputs, targets, order, keys):
         calls.append((weights, inputs, targets, order))
-        return fit(problem, weights, inputs, targets, order)
+        return fit(problem, weights, inputs, targets, order, keys)
 
     monkeypatch.setattr(engine, "fit", recorded)
     (trained,) = pretraining.run(study).trained.values()

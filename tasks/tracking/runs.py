@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from layerwise.study import Study
+from layerwise.study import Layer, Procedure, Study, Training
 from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
 
 RUN_KEY = "layerwise.run_key"
@@ -45,6 +46,9 @@ NOTE = "mlflow.note.content"
 
 PAGE = 500
 """Runs or models asked for at once."""
+
+MAX_PARAMETER = 6000
+"""Characters of a parameter's value; MLflow keeps no more."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Identity = tuple[str, str, str]
@@ -219,26 +223,18 @@ def search_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[st
 
 
 def parameters(study: Study, arm: str | None = None) -> dict[str, str]:
-    """What the runs page shows and compares: plain values by short name.
+    """What the runs page shows and compares, plain values by short name: of an arm, or of the study at large.
 
     Example:
         >>> parameters(load("blobs-supervised"), "greedy")["learning_rate"]
         '0.01'
     """
-    document = study.canonical()
-    training = document.pop("training")
-    optimizer = training.pop("optimizer")
-    layers = document.pop("network")["layers"]
-    chosen = {
-        "optimizer": optimizer.pop("name"),
-        **optimizer,
-        **training,
-        "depth": study.depth,
-        **{f"hidden_{key}": _in_short(layers, key) for key in ("units", "activation", "initializer")},
-        **document["arms"].get(arm, {}),
-        "data": document["data"],
-    }
-    return {key: str(value)[:6000] for key, value in _flat(chosen)}
+    if arm is None:
+        said = {**_trained(study.training), "depth": study.depth, **_hidden(study.network.hidden)}
+        said["arms"] = ", ".join(study.arms)
+    else:
+        said = _said(study.procedure(arm))
+    return {key: str(value)[:MAX_PARAMETER] for key, value in _flat({**said, "data": study.data.canonical()})}
 
 
 @dataclass(frozen=True)
@@ -457,10 +453,34 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _in_short(layers: Sequence[Mapping[str, Any]], key: str) -> str:
-    """One property of the hidden layers, bottom up: ``10 x 11``, or ``500, 250 x 2``."""
-    parts = [(str(layer.get(key, "")), layer.get("repeat", 1)) for layer in layers]
-    return ", ".join(value if times == 1 or key != "units" else f"{value} x {times}" for value, times in parts)
+def _said(arm: Procedure) -> dict[str, Any]:
+    parts = {"head": arm.head if arm.head != arm.training else None, "noise": arm.noise, "fine_tune": arm.fine_tune}
+    plain = {"control": arm.control, "labels": arm.labels}
+    return {
+        "objective": arm.objective,
+        **_trained(arm.training),
+        "depth": arm.depth,
+        **_hidden(arm.layers),
+        "scaling": arm.scaling,
+        **{name: value for name, value in plain.items() if value is not None},
+        **{name: part.canonical() for name, part in parts.items() if part is not None},
+    }
+
+
+def _trained(training: Training) -> dict[str, Any]:
+    settings = training.canonical()
+    optimizer = settings.pop("optimizer")
+    return {"optimizer": optimizer.pop("name"), **optimizer, **settings}
+
+
+def _hidden(layers: Sequence[Layer]) -> dict[str, str]:
+    """The hidden layers, bottom up: units ``10 x 11`` or ``500, 250 x 2``; what else they have, where it changes."""
+    units = [(value, len(list(same))) for value, same in groupby(layer.units for layer in layers)]
+    return {
+        "hidden_units": ", ".join(f"{value} x {times}" if times > 1 else str(value) for value, times in units),
+        "hidden_activation": ", ".join(value for value, _ in groupby(layer.activation for layer in layers)),
+        "hidden_initializer": ", ".join(value for value, _ in groupby(layer.initializer for layer in layers)),
+    }
 
 
 def _tags(values: Mapping[str, str]) -> list[RunTag]:

@@ -324,6 +324,23 @@ def test_parameters_are_plain_and_named_shortly():
     assert (found["objective"], found["data.source"], found["data.split.train"]) == ("supervised", "blobs", "70")
 
 
+def test_parameters_of_an_arm_are_what_it_does():
+    """An arm with settings of its own shows these, not the study's; the study run names its arms."""
+    own = {
+        "objective": "reconstruction",
+        "training": {"optimizer": {"name": "adam"}, "epochs": 7},
+        "head": {"epochs": 3},
+        "network": {"layers": [{"units": 5}]},
+        "noise": {"kind": "masking", "rate": 0.25},
+    }
+    study = small(arms={"greedy": {}, "denoising": own})
+    found = parameters(study, "denoising")
+    assert (found["optimizer"], found["epochs"], found["hidden_units"], found["depth"]) == ("adam", "7", "5", "1")
+    assert (found["objective"], found["head.epochs"], found["noise.kind"]) == ("reconstruction", "3", "masking")
+    assert not any(key.startswith(("noise", "head", "fine_tune", "control")) for key in parameters(study, "greedy"))
+    assert parameters(study)["arms"] == "greedy, denoising"
+
+
 def test_a_store_that_fails_says_so_in_one_line(client, opened, root):
     """What MLflow and its database raise while runs are opened or closed comes as one line."""
     tree = opened()
