@@ -8,7 +8,7 @@ ARGS ?=
 SLOW := slow or browser or chaos
 BIN := .venv/bin
 
-.PHONY: help run test test-slow check format ui bench setup lock clean
+.PHONY: help run test test-browser test-slow check format ui bench setup lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
@@ -17,7 +17,12 @@ run: setup ## Run a study: make run STUDY=name-or-file ARGS="--seeds 5"
 	@$(BIN)/layerwise run "$(STUDY)" $(ARGS)
 
 test: setup ## Run the fast tests: make test ARGS="-k engine"
-	@$(BIN)/python -m pytest -m "not ($(SLOW))" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(SLOW))" $(ARGS)
+
+test-browser: setup ## Look at the pages in a real browser; installs Debian's chromium where it is missing
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 || \
+	    echo "no chromium, and it cannot be installed here: the browser tests will be skipped"
+	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 test-slow: setup ## Run the tests that `make test` leaves out: long, browser and chaos
 	@$(BIN)/python -m pytest -m "$(SLOW)" $(ARGS)

@@ -83,7 +83,7 @@ def test_accuracy_says_what_it_shows() -> None:
 def test_loss_says_what_it_shows() -> None:
     """Loss curves name the unit of the loss, the epoch, the arm and the number of seeds."""
     said = texts(figures.loss_curves(CURVES))
-    assert all(words in said for words in ("epoch", "training loss (nats a row)", "median of 2 seeds", "greedy"))
+    assert all(words in said for words in ("epoch", "training loss (nats a row", "median of 2 seeds", "greedy"))
 
 
 def test_data_says_what_it_shows() -> None:

@@ -234,7 +234,9 @@ def parameters(study: Study, arm: str | None = None) -> dict[str, str]:
         said["arms"] = ", ".join(study.arms)
     else:
         said = _said(study.procedure(arm))
-    return {key: str(value)[:MAX_PARAMETER] for key, value in _flat({**said, "data": study.data.canonical()})}
+    # Scaling and labels are the data's only where no arm says them.
+    data = {key: value for key, value in study.data.canonical().items() if key not in said}
+    return {key: str(value)[:MAX_PARAMETER] for key, value in _flat({**said, "data": data})}
 
 
 @dataclass(frozen=True)

@@ -338,6 +338,7 @@ def test_parameters_of_an_arm_are_what_it_does():
     assert (found["optimizer"], found["epochs"], found["hidden_units"], found["depth"]) == ("adam", "7", "5", "1")
     assert (found["objective"], found["head.epochs"], found["noise.kind"]) == ("reconstruction", "3", "masking")
     assert not any(key.startswith(("noise", "head", "fine_tune", "control")) for key in parameters(study, "greedy"))
+    assert (found["scaling"], "data.scaling" in found) == ("none", False)
     assert parameters(study)["arms"] == "greedy, denoising"
 
 
