@@ -203,6 +203,7 @@ def test_runs_of_the_dead_are_closed(client, opened):
         (f"elsewhere/{os.getpid()}/1", False),
         ("somebody", False),
     ],
+    ids=["lives", "a later process of its number", "elsewhere", "cannot be told"],
 )
 def test_only_the_dead_of_this_machine_are_known_to_be_dead(client, opened, owner, gone):
     """A run is left alone if its process lives, is on another machine, or cannot be told."""
