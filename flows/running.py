@@ -127,24 +127,21 @@ def _print_results(study: Study, table: pd.DataFrame, answer: str, console: Cons
     for arm, rows in table.groupby("arm", sort=False):
         shown = {name: label for name, label in COLUMNS.items() if _has(rows, name)}
         printed = Table(box=None, pad_edge=False, title=f"{study.name}, arm {arm}", title_justify="left")
-        for column in ("depth", "layers", "seeds", *shown.values()):
+        counts = ["seeds", *(name for name in ("diverged", "collapsed") if rows[name].any())]
+        for column in ("depth", "layers", *counts, *shown.values()):
             printed.add_column(column, justify="right", no_wrap=True)
         for row in rows.to_dict("records"):
             scores = (_mean_and_sd(row, name) for name in shown)
-            printed.add_row(str(int(row["depth"])), str(int(row["layers"])), _seeds(row), *scores)
+            printed.add_row(*(str(int(row[name])) for name in ("depth", "layers", *counts)), *scores)
         console.print(printed)
+        if len(counts) > 1:
+            _say("Means are over the seeds that neither diverged nor collapsed.", console)
     for line in answer.splitlines():
         _say(line, console)
 
 
 def _has(rows: pd.DataFrame, name: str) -> bool:
     return f"{name}_mean" in rows and bool(rows[f"{name}_median"].notna().any())
-
-
-def _seeds(row: dict[str, Any]) -> str:
-    """How many seeds the means are over, and how many there are where some diverged or collapsed."""
-    intact = int(row["seeds"] - row["diverged"] - row["collapsed"])
-    return f"{intact}" if intact == row["seeds"] else f"{intact} of {int(row['seeds'])}"
 
 
 def _say(line: str, console: Console) -> None:

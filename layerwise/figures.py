@@ -1,6 +1,6 @@
 """Figures: each a function from numbers to a Matplotlib figure, with nothing drawn on a screen.
 
-The colours are Okabe and Ito's, which colour-blind readers can tell apart; every line also differs in its style.
+The colours are Okabe and Ito's, then Tol's, which colour-blind readers can tell apart; markers differ as well.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from matplotlib.figure import Figure
 from layerwise.datasets import View
 from layerwise.statistics import intact
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#999933", "#44AA99", "#332288", "#AA4499"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 PARTS = {"train": "training part", "test": "test part"}
 
 
