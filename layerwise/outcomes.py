@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 COLLAPSE_SHARE = 0.85
-"""A reconstruction that explains less than this share of what PCA explains, with as many components as the
-narrowest layer so far, counts as collapsed; a bottleneck by itself does not."""
+"""Of what PCA explains with as many components as the narrowest layer so far: what must be left of the inputs. PCA is
+held to the same width, so a bottleneck by itself is no collapse."""
 
 LIVE_SPREAD = 1e-6
 """Standard deviation over the rows above which a unit counts as live."""
@@ -83,16 +83,43 @@ def pca_r2(inputs: np.ndarray, components: int) -> np.ndarray:
     return np.array(shares)
 
 
-def collapsed(inputs: np.ndarray, reconstruction: np.ndarray, narrowest: int) -> np.ndarray:
-    """Whether each seed's reconstruction has collapsed: see :data:`COLLAPSE_SHARE`.
+def linear_r2(features: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Share of the inputs' variance that least squares finds in the features.
+
+    It judges the representation, whatever its decoder makes of it: denoising shrinks a reconstruction on purpose, and
+    a decoder may not be trained to its end. Directions of less than 1e-4 of the largest are taken for rounding.
+
+    Args:
+        features: ``(seeds, rows, units)``.
+        inputs: ``(seeds, rows, features)``.
+
+    Returns:
+        ``(seeds,)`` float64 in 0..1; NaN where a feature is not finite.
+    """
+    shares = np.full(len(features), np.nan)
+    for place, (own, wanted) in enumerate(zip(features.astype(np.float64), inputs.astype(np.float64), strict=True)):
+        if np.isfinite(own).all():
+            known, target = own - own.mean(axis=0), wanted - wanted.mean(axis=0)
+            found = known @ np.linalg.lstsq(known, target, rcond=1e-4)[0]
+            shares[place] = 1 - np.square(target - found).sum() / np.square(target).sum()
+    return shares
+
+
+def collapsed(inputs: np.ndarray, reconstruction: np.ndarray, features: np.ndarray, narrowest: int) -> np.ndarray:
+    """Whether each seed's representation has collapsed.
+
+    It has if its reconstruction explains less than :data:`COLLAPSE_SHARE` of what PCA explains with as many components
+    as the narrowest layer so far, and least squares on its features cannot do better than that either.
 
     Args:
         inputs: ``(seeds, rows, features)``, the training rows.
         reconstruction: of the same shape.
+        features: ``(seeds, rows, units)`` of the newest layer.
         narrowest: units of the narrowest layer so far.
     """
-    best = pca_r2(inputs, min(narrowest, inputs.shape[2]))
-    return ~(reconstruction_r2(inputs, reconstruction) >= COLLAPSE_SHARE * best)
+    needed = COLLAPSE_SHARE * pca_r2(inputs, min(narrowest, inputs.shape[2]))
+    poor = ~(reconstruction_r2(inputs, reconstruction) >= needed)
+    return poor & ~(linear_r2(features, inputs) >= needed) if poor.any() else poor
 
 
 def _scatter(own: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-STAGE_VERSIONS = {"base": 1, "add_layer": 1, "head": 1, "fine_tune": 1, "jointly": 1, "permuted": 1, "evaluate": 2}
+STAGE_VERSIONS = {"base": 1, "add_layer": 1, "head": 1, "fine_tune": 1, "jointly": 1, "permuted": 1, "evaluate": 3}
 """Raised whenever a stage would give other bits for the same study; part of its digest."""
 
 FEATURES_KEPT = 2
@@ -138,7 +138,7 @@ class Evaluation:
             ``_reconstruction_mse`` in squared units of the inputs and ``reconstruction_r2``; ``live_units`` and
             ``effective_rank`` of the newest layer on the training rows. Not finite where the seed has diverged.
         diverged: ``(seeds,)`` bool.
-        collapsed: ``(seeds,)`` bool, by the reconstruction of the training rows; False where there is none.
+        collapsed: ``(seeds,)`` bool, see :func:`layerwise.outcomes.collapsed`; False without a reconstruction.
         digest: identity of the scores.
         finished: when they were computed, milliseconds since 1970.
     """
@@ -488,7 +488,7 @@ def _reconstruction_scores(
     inputs, rebuilt = seen.inputs_of(seen.pool), datasets.pick(made, seen.pool)
     metrics["reconstruction_r2"] = outcomes.reconstruction_r2(inputs, rebuilt)
     narrowest = min(layer.units for layer in block.layers[: len(chain)])
-    return metrics, outcomes.collapsed(inputs, rebuilt, narrowest)
+    return metrics, outcomes.collapsed(inputs, rebuilt, datasets.pick(known, seen.pool), narrowest)
 
 
 def _parts(seen: View, train: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from layerwise.outcomes import collapsed, effective_rank, live_units, pca_r2, reconstruction_r2
+from layerwise.outcomes import collapsed, effective_rank, linear_r2, live_units, pca_r2, reconstruction_r2
 
 RNG = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def test_r2_of_perfect_and_mean_reconstruction():
     mean = np.broadcast_to(inputs.mean(axis=1, keepdims=True), inputs.shape)
     assert reconstruction_r2(inputs, inputs) == pytest.approx(1)
     assert reconstruction_r2(inputs, mean) == pytest.approx(0)
-    assert collapsed(inputs, np.full(inputs.shape, np.nan), 3).all()
+    assert collapsed(inputs, np.full(inputs.shape, np.nan), np.full((1, 40, 4), np.nan), 3).all()
 
 
 def test_a_bottleneck_is_no_collapse():
@@ -52,5 +52,24 @@ def test_a_bottleneck_is_no_collapse():
     centred = inputs[0] - inputs[0].mean(axis=0)
     direction = np.linalg.svd(centred, full_matrices=False)[2][:1]
     rank_one = (centred @ direction.T @ direction + inputs[0].mean(axis=0))[np.newaxis]
-    assert not collapsed(inputs, rank_one, 1).any()
-    assert collapsed(inputs, rank_one, 2).all()
+    features = centred[np.newaxis] @ direction.T
+    assert not collapsed(inputs, rank_one, features, 1).any()
+    assert collapsed(inputs, rank_one, features, 2).all()
+
+
+def test_a_poor_decoder_is_no_collapse():
+    """A reconstruction shrunk by half explains too little, but features that hold the inputs have not collapsed."""
+    inputs = RNG.normal(size=(1, 200, 3))
+    features = inputs @ RNG.normal(size=(3, 5))
+    assert reconstruction_r2(inputs, inputs / 2) < 0.85
+    assert linear_r2(features, inputs) == pytest.approx(1)
+    assert not collapsed(inputs, inputs / 2, features, 5).any()
+    assert collapsed(inputs, inputs / 2, np.ones((1, 200, 5)), 5).all()
+
+
+def test_rounding_in_the_features_holds_no_information():
+    """Directions of the size of rounding errors are not counted as if they held the inputs."""
+    inputs = RNG.normal(size=(1, 200, 2))
+    line = inputs[..., :1]
+    features = np.concatenate([line, line + 1e-6 * inputs[..., 1:]], axis=2)
+    assert linear_r2(features, inputs) < 0.7
