@@ -34,6 +34,8 @@ def run_study_command(study: Study, *, repeat: str, root: Path) -> int:
 
 def _answer(study: Study, repeat: str, root: Path) -> int:
     console = Console()
+    if console.width < TABLE_WIDTH:  # a narrow terminal wraps; cutting numbers short would lose them
+        console = Console(width=TABLE_WIDTH)
     new = not (root / "mlruns" / "mlflow.db").exists()
     if new:
         # Nothing can be finished in a store that is not there, so the server may start while MLflow makes one.
@@ -112,6 +114,9 @@ def _report(study: Study, outcome: Outcome, console: Console) -> int:
         _refuse(f"trained, not published: {reason}; run again to publish it", FAILED)
     return FAILED if outcome.failures or outcome.unpublished else DONE
 
+
+TABLE_WIDTH = 110
+"""Columns that the widest table of results takes."""
 
 COLUMNS = {
     "train_accuracy": "train accuracy",

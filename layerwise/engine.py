@@ -208,7 +208,7 @@ class _Program:
         values = [variable.value for variable in self.trained]
         with tf.GradientTape() as tape:
             outputs, state = self._outputs(values, seen)
-            # The loss stands outside the vectorised map: inside, its gradient falls back to a slow loop.
+            # The loss stands outside the vectorised map: inside, its gradient has been seen to become a slow loop.
             losses = tf.reduce_mean(self.loss(wanted, outputs), axis=-1)
             total = tf.reduce_sum(losses)
         gradients = tape.gradient(total, values)
