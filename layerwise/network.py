@@ -78,7 +78,7 @@ def _whole(
     name: str,
 ) -> keras.Model:
     hidden = [hidden_layer(spec, name=f"hidden_{depth:02d}") for depth, spec in enumerate(layers, start=1)]
-    model = keras.Sequential([keras.Input(input_shape), *hidden, output], name=name)
+    model = keras.Sequential([keras.Input(input_shape, name="input"), *hidden, output], name=name)
     for layer in hidden[: trainable_from - 1]:
         layer.trainable = False
     return model

@@ -35,15 +35,19 @@ NOW = 1_790_000_000_000
 
 
 def network(hidden: int = 1, **dense) -> keras.Model:
-    """A classifier of two inputs and three classes, with statistics and noise beside its weights."""
+    """A classifier of two inputs and three classes, with statistics and noise beside its weights.
+
+    Its parts are named: names that Keras numbers by itself grow with the models made before, and so do files.
+    """
     return keras.Sequential(
         [
-            keras.Input((2,)),
-            *(keras.layers.Dense(4, activation="relu", **dense) for _ in range(hidden)),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dropout(0.5, seed=1),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
+            keras.Input((2,), name="input"),
+            *(keras.layers.Dense(4, "relu", name=f"hidden_{number}", **dense) for number in range(hidden)),
+            keras.layers.BatchNormalization(name="normalization"),
+            keras.layers.Dropout(0.5, seed=1, name="dropout"),
+            keras.layers.Dense(3, activation="softmax", name="output"),
+        ],
+        name="network",
     )
 
 
