@@ -1,0 +1,47 @@
+"""The study: one short file that says what is asked, on which data, with which network and training.
+
+This is the only schema. Every part is frozen and validated when it is built; unknown keys and names are
+refused with the nearest known one, before any work starts. Optional parts default to ``None`` and are left
+out of digests, so a later version can add a part without renaming the studies that do not use it.
+"""
+
+from layerwise.study.arms import CONTROLS, WORDS, Arm, Control, Procedure
+from layerwise.study.data import (
+    DATA_SETS,
+    Blobs,
+    BreastCancer,
+    Circles,
+    Classification,
+    DataSet,
+    Digits,
+    Moons,
+    Scaling,
+    Shape,
+    Split,
+    Wine,
+)
+from layerwise.study.layers import Activation, Initializer, Layer, Network
+from layerwise.study.parts import StudyError, digest_of
+from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
+from layerwise.study.study import BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
+from layerwise.study.training import (
+    OPTIMIZERS,
+    Adagrad,
+    Adam,
+    FineTune,
+    GaussianNoise,
+    MaskingNoise,
+    Noise,
+    Optimizer,
+    Rmsprop,
+    Sgd,
+    Training,
+)
+
+__all__ = [
+    "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER", "WORDS",
+    "Activation", "Adagrad", "Adam", "Arm", "Blobs", "BreastCancer", "Circles", "Classification", "Control",
+    "DataSet", "Digits", "FineTune", "GaussianNoise", "Initializer", "Layer", "MaskingNoise", "Moons", "Network",
+    "Noise", "Optimizer", "Procedure", "Rmsprop", "Scaling", "Sgd", "Shape", "Split", "Study", "StudyError", "Track",
+    "Training", "Wine", "block_size", "digest_of", "load", "parse", "shipped",
+]  # fmt: skip

@@ -1,0 +1,90 @@
+"""Arms: the procedures that a study compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from layerwise.study.data import Scaling
+from layerwise.study.layers import Layer, Network
+from layerwise.study.parts import Part, nearest
+from layerwise.study.training import FineTune, GaussianNoise, MaskingNoise, Noise, Training
+
+Control = Literal["end_to_end", "random_frozen", "scratch", "permuted"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+WORDS = {
+    "greedy": {"objective": "supervised"},
+    "autoencoder": {"objective": "reconstruction"},
+    **{word: {"control": word} for word in CONTROLS},
+}
+"""Arms that one word describes."""
+
+
+class Arm(Part):
+    """One procedure of the study.
+
+    A control takes everything it does not say itself from the arm it controls for (``of``; the first arm that is
+    no control, if left out): ``end_to_end`` trains the whole network at once for as many epochs in all,
+    ``random_frozen`` leaves the hidden layers untrained, ``scratch`` spends the fine-tuning budget on an untrained
+    network, ``permuted`` shuffles the pretrained weights within each layer before head and fine tuning.
+    """
+
+    objective: Literal["supervised", "reconstruction"] | None = None
+    noise: Noise | None = None
+    network: Network | None = None
+    training: Training | None = None
+    head: Training | None = None
+    fine_tune: FineTune | None = None
+    labels: Annotated[int, Field(ge=2, strict=True)] | None = None
+    scaling: Scaling | None = None
+    control: Control | None = None
+    of: str | None = None
+    depths: Literal["all", "final"] | None = None
+    """Depths at which the network is finished and scored; ``end_to_end`` does so at the final one by default."""
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """An arm with everything said: its own words, those of the arm it controls for, and the study's.
+
+    Attributes:
+        objective: ``"supervised"`` or ``"reconstruction"``.
+        layers: the hidden layers, bottom up.
+        training: of every greedy stage.
+        head: of a new output layer on frozen features.
+        noise: on the stages' inputs, if any.
+        fine_tune: of all weights, if wanted.
+        control: what kind of control it is, if any.
+        labels: training rows that keep their label; all of them if ``None``.
+        scaling: of the inputs.
+        depths: the depths at which the network is finished and scored.
+    """
+
+    objective: Literal["supervised", "reconstruction"]
+    layers: tuple[Layer, ...]
+    training: Training
+    head: Training
+    noise: MaskingNoise | GaussianNoise | None
+    fine_tune: FineTune | None
+    control: Control | None
+    labels: int | None
+    scaling: Scaling
+    depths: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers at the end."""
+        return len(self.layers)
+
+    def tunes_at(self, depth: int) -> bool:
+        """Whether all weights are fine-tuned at a depth."""
+        return self.fine_tune is not None and (self.fine_tune.at == "every_depth" or depth == self.depth)
+
+
+def in_one_word(name: str, arm: Any) -> Any:
+    """What an arm says that is described by one word; any other as it is."""
+    if isinstance(arm, str) and arm not in WORDS:
+        raise ValueError(f"{name}: received {arm!r}{nearest(arm, list(WORDS))}")
+    return WORDS[arm] if isinstance(arm, str) else arm

@@ -1,0 +1,95 @@
+"""A study's mistakes in words: where, what was received, what was expected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from layerwise.study.data import DATA_SETS
+from layerwise.study.parts import Part, nearest
+from layerwise.study.study import Study
+from layerwise.study.training import NOISES, OPTIMIZERS
+
+
+def complaints(error: ValidationError) -> Iterator[str]:
+    """Each thing wrong with a study in a few words: where, what was received, what was expected."""
+    found = error.errors(include_url=False)
+    # A list with a wrong item is also reported as too short; only the innermost complaint helps.
+    inner = [item for item in found if not any(_encloses(item["loc"], other["loc"]) for other in found)]
+    for item in inner[:3]:
+        place = ".".join(str(step) for step in (*item["loc"], *_tag_key(item)) if step not in TAGS)
+        yield f"{place}: {_explain(item)}" if place else _explain(item)
+    if len(inner) > 3:
+        yield f"and {len(inner) - 3} more"
+
+
+def _tag_key(item: Any) -> list[str]:
+    """Which key tells several kinds of part apart, where an error is about it."""
+    return [item["ctx"]["discriminator"].strip("'")] if item["type"] == "union_tag_invalid" else []
+
+
+TAGS: dict[str, type[Part]] = {**OPTIMIZERS, **DATA_SETS, **NOISES}
+"""What pydantic adds to the place of an error inside one of several kinds; not written in a study."""
+
+
+KINDS = {"name": list(OPTIMIZERS), "source": list(DATA_SETS), "kind": list(NOISES)}
+
+
+def _encloses(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
+    return len(outer) < len(inner) and inner[: len(outer)] == outer
+
+
+def _explain(item: Any) -> str:  # noqa: PLR0911 - one answer for each kind of error
+    kind, received, context = item["type"], item.get("input"), item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key{nearest(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "literal_error":
+        return f"received {_short(received)}{nearest(str(received), _quoted(context['expected']))}"
+    if kind.startswith("union_tag"):
+        key = context.get("discriminator", "").strip("'")
+        name = received.get(key) if isinstance(received, dict) else received
+        if name is None:
+            return f"{key} is missing; known: {', '.join(_quoted(context.get('expected_tags', '')) or KINDS[key])}"
+        return f"received {_short(name)}{nearest(str(name), _quoted(context.get('expected_tags', '')))}"
+    if kind == "value_error":
+        return str(context["error"])
+    return f"received {_short(received)}; {item['msg'].lower()}"
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
+
+
+def _keys_at(location: Sequence[Any]) -> list[str]:
+    """The keys that the schema knows at a place, found by walking its types along the location."""
+    part: Any = Study
+    for step in location:
+        part = _inner(part, step)
+    return list(part.model_fields) if part is not None else []
+
+
+def _inner(part: Any, step: Any) -> Any:
+    if part is None:
+        return None
+    if isinstance(step, int):
+        return part
+    field = part.model_fields.get(step) if hasattr(part, "model_fields") else None
+    if field is None:
+        return TAGS.get(step, part)
+    pending, parts = [field.annotation], []
+    while pending:
+        kind = pending.pop()
+        if isinstance(kind, type) and issubclass(kind, Part):
+            parts.append(kind)
+        pending.extend(get_args(kind))
+    return parts[0] if parts else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

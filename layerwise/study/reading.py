@@ -1,0 +1,156 @@
+"""Study files: YAML read without surprises, settings replaced, and a study or one line that says why not."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from layerwise.study.complaints import complaints
+from layerwise.study.parts import StudyError
+from layerwise.study.study import Study
+
+MAX_FILE_BYTES = 1_000_000
+"""A study is a page of text; anything larger is refused before it is parsed."""
+
+
+def shipped() -> dict[str, Path]:
+    """The ready-made studies: name -> file. They stand beside the package, in a wheel inside it."""
+    here = Path(__file__).resolve().parent.parent
+    folders = [here.parent / "studies", here / "studies"]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(source: str | Path, /, *, overrides: Sequence[str] = (), **changes: Any) -> Study:
+    """A study from a shipped name or a YAML file.
+
+    Args:
+        source: the name of a shipped study, or the path of a study file.
+        overrides: ``key.inner=value`` settings that replace what the file says; values are read as YAML.
+        changes: top-level keys to replace, as in ``seeds=5``.
+
+    Raises:
+        StudyError: if there is no such study, or it does not say a valid one; one line each.
+
+    Example:
+        >>> from layerwise.study import load
+        >>> load("blobs-supervised", seeds=5).seeds
+        5
+    """
+    document = _parse(*_read(source))
+    for setting in overrides:
+        _override(document, setting)
+    document.update(changes)
+    return parse(document, where=str(source))
+
+
+def parse(document: Mapping[str, Any], *, where: str = "study") -> Study:
+    """The study that a plain mapping describes; raises :class:`StudyError` with one line if it describes none."""
+    try:
+        return Study.model_validate(document)
+    except ValidationError as error:
+        raise StudyError(f"{where}: {'; '.join(complaints(error))}") from None
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    known = shipped()
+    path = known.get(str(source), Path(source))
+    if not path.is_file():
+        near = difflib.get_close_matches(Path(source).stem, known, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else f"ready-made: {', '.join(known)}."
+        raise StudyError(f"no study named or file at {str(source)!r}; {hint} `layerwise list` shows all.")
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise StudyError(f"{path}: {path.stat().st_size:,} bytes; a study file holds at most {MAX_FILE_BYTES:,}.")
+        return path.read_text(encoding="utf-8"), str(path)
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from None
+    except UnicodeDecodeError:
+        raise StudyError(f"{path}: is not UTF-8 text; a study is a YAML file.") from None
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    import yaml  # here, since a study built in Python needs no YAML
+
+    try:
+        _refuse_aliases(yaml.parse(text, Loader=yaml.SafeLoader), where)
+        document = yaml.load(text, Loader=_unique_key_loader())  # noqa: S506 - derives from SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise StudyError(f"{where}: line {line} is not valid YAML: {error.problem or error.context}.") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
+        raise StudyError(f"{where}: is not valid YAML: {reason}.") from None
+    if not isinstance(document, dict):
+        found = "nothing" if document is None else f"a {type(document).__name__}"
+        raise StudyError(f"{where}: holds {found}; expected keys such as name, data, network, seeds.")
+    return document
+
+
+def _refuse_aliases(events: Iterator[Any], where: str) -> None:
+    """A study needs no anchors, and nested aliases can expand to any size: refuse the first one."""
+    for event in events:
+        if type(event).__name__ == "AliasEvent":
+            line = event.start_mark.line + 1
+            raise StudyError(f"{where}: line {line} uses a YAML alias (*{event.anchor}); write the value out.")
+
+
+def _unique_key_loader() -> type:
+    import yaml
+    import yaml.constructor
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        """YAML lets a later key silently replace an earlier one; in a study that hides a mistake."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep=deep)
+
+    return UniqueKeyLoader
+
+
+def _override(document: dict[str, Any], setting: str) -> None:
+    import yaml
+
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise StudyError(f"--set {setting!r}: expected key=value, as in --set training.epochs=50.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise StudyError(f"--set {setting!r}: {text!r} is not a YAML value.") from None
+    place: Any = document
+    *outer, last = key.split(".")
+    for name in outer:
+        place = _step(place, name, setting)
+    if isinstance(place, list):
+        place[_index(place, last, setting)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise StudyError(f"--set {setting!r}: {'.'.join(outer)} is a plain value and has no key {last!r}.")
+
+
+def _step(place: Any, name: str, setting: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, name, setting)]
+    if isinstance(place, dict):
+        return place.setdefault(name, {})
+    raise StudyError(f"--set {setting!r}: nothing can be set below a plain value ({name!r}).")
+
+
+def _index(place: list[Any], name: str, setting: str) -> int:
+    if not name.isdecimal() or int(name) >= len(place):
+        raise StudyError(f"--set {setting!r}: {name!r} is not a position of a list of {len(place)} (from 0).")
+    return int(name)

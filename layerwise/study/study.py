@@ -1,0 +1,194 @@
+"""The study as a whole: that its parts go together, and what follows from them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from layerwise.study.arms import Arm, Procedure, in_one_word
+from layerwise.study.data import DataSet, check_labels
+from layerwise.study.layers import Network
+from layerwise.study.parts import Part, digest_of, nearest
+from layerwise.study.training import FineTune, Training
+
+BLOCK_SEEDS = 10
+"""Seeds that train side by side in one compiled program where layers are small (see :func:`block_size`)."""
+
+WIDE_LAYER = 100_000
+"""Weights in one layer (inputs x units) from which batched products over seeds lose to one seed at a time."""
+
+
+class Track(Part):
+    """What goes to the tracking store besides metrics."""
+
+    models: Literal["all", "final", "none"] = "all"
+
+
+class Study(Part):
+    """A question, and everything needed to answer it twice with the same bits.
+
+    Example:
+        >>> from layerwise.study import Study
+        >>> study = Study(name="two-deep", data={"source": "blobs"},
+        ...               network={"layers": [{"units": 10, "repeat": 2}]}, seeds=3)
+        >>> study.depth, len(study.blocks())
+        (2, 1)
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+    question: Annotated[str, Field(max_length=500)] = ""
+    data: DataSet
+    network: Network
+    training: Training = Training()
+    arms: Annotated[dict[str, Arm], Field(min_length=1, default_factory=lambda: {"greedy": Arm()})]
+    seeds: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 30
+    track: Track = Track()
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _arms_in_words(cls, arms: Any) -> Any:
+        if isinstance(arms, list):
+            repeated = [name for name, count in Counter(map(str, arms)).items() if count > 1]
+            if repeated:
+                raise ValueError(f"the arm {repeated[0]!r} stands twice; give the second a name of its own")
+            arms = {str(word): word for word in arms}
+        if isinstance(arms, dict):
+            return {name: in_one_word(name, arm) for name, arm in arms.items()}
+        return arms
+
+    @field_validator("arms")
+    @classmethod
+    def _arm_names(cls, arms: dict[str, Arm]) -> dict[str, Arm]:
+        for name in arms:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name):
+                raise ValueError(f"arm name {name!r}: use lower-case letters, digits, _ and -")
+        return arms
+
+    @model_validator(mode="after")
+    def _arms_make_sense(self) -> Self:
+        for name in self.arms:
+            check_procedure(self, name)
+        return self
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers of the deepest arm."""
+        return max(self.procedure(arm).depth for arm in self.arms)
+
+    def procedure(self, arm: str) -> Procedure:
+        """An arm with everything said."""
+        said, of = self.arms[arm], self._controlled(arm)
+        control, tune = said.control, said.fine_tune or of.fine_tune
+        if control in {"scratch", "permuted"} and tune is not None and tune.objective == "both":
+            tune = tune.model_copy(update={"objective": "labels"})  # what reconstruction tuned is what they lack
+        layers = (said.network or of.network or self.network).hidden
+        training = said.training or of.training or self.training
+        tuned_once = control in {"scratch", "permuted"} and tune is not None and tune.at == "end"
+        only_last = said.depths == "final" or (said.depths is None and (control == "end_to_end" or tuned_once))
+        return Procedure(
+            objective="supervised" if control == "scratch" else said.objective or of.objective or "supervised",
+            layers=layers,
+            training=training,
+            head=said.head or of.head or training,
+            noise=None if control == "scratch" else said.noise or of.noise,
+            fine_tune=None if control == "random_frozen" else tune,
+            control=control,
+            labels=said.labels or of.labels or self.data.labels,
+            scaling=said.scaling or of.scaling or self.data.scaling,
+            depths=(len(layers),) if only_last else tuple(range(1, len(layers) + 1)),
+        )
+
+    def _controlled(self, arm: str) -> Arm:
+        """The arm that a control controls for; an arm that is no control is its own."""
+        said = self.arms[arm]
+        if said.control is None:
+            return said
+        of = said.of or next((name for name, other in self.arms.items() if other.control is None), None)
+        if of is None:
+            raise ValueError(f"arms.{arm}: {said.control} has no arm to control for; add one that trains greedily")
+        if of not in self.arms:
+            raise ValueError(f"arms.{arm}.of: received {of!r}{nearest(of, list(self.arms))}")
+        if self.arms[of].control is not None:
+            raise ValueError(f"arms.{arm}.of: {of!r} is a control itself; name an arm that trains greedily")
+        return self.arms[of]
+
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """The aligned blocks of seeds that train side by side and together hold every seed asked for.
+
+        The last block may reach beyond :attr:`seeds`: it trains in full, so that there is one program shape and
+        more seeds later find it done, and only the seeds asked for are reported.
+        """
+        size = block_size(self)
+        return tuple(tuple(range(start, start + size)) for start in range(0, self.seeds, size))
+
+    def digest(self, repeat: str = "") -> str:
+        """The run key: SHA-256 over the resolved study and the name of the repeat, as 32 hex digits."""
+        return digest_of({"study": self.canonical(), "repeat": repeat})
+
+
+def check_procedure(study: Study, arm: str) -> None:
+    """Refuse an arm whose parts do not go together; the message says which and why."""
+    said, asked = study.arms[arm], study.procedure(arm)
+    tune, supervised, where = asked.fine_tune, asked.objective == "supervised", f"arms.{arm}"
+    if said.of is not None and said.control is None:
+        raise ValueError(f"{where}.of: only a control has an arm it controls for; add control, or leave of out")
+    if asked.noise is not None and supervised:
+        raise ValueError(f"{where}.noise: a supervised arm has no reconstruction to denoise; set objective")
+    if said.head is not None and supervised and asked.control is None:
+        raise ValueError(f"{where}.head: a supervised arm trains its output layer with every stage; leave head out")
+    if asked.control in {"scratch", "permuted"} and (tune is None or tune.objective == "reconstruction"):
+        raise ValueError(f"{where}: {asked.control} needs an arm that is fine-tuned on labels; give that arm fine_tune")
+    if tune is not None:
+        _check_fine_tune(asked, tune, where)
+    check_labels(asked.labels, study.data)
+    _check_batches(study, asked, where)
+
+
+def _check_fine_tune(asked: Procedure, tune: FineTune, where: str) -> None:
+    if asked.objective == "supervised" and tune.objective != "labels":
+        raise ValueError(
+            f"{where}.fine_tune.objective: {tune.objective} needs a reconstruction; a supervised arm has labels only"
+        )
+    if asked.control in {"end_to_end", "random_frozen"} and tune.carry:
+        raise ValueError(f"{where}.fine_tune.carry: {asked.control} has no greedy chain to carry into")
+    factors = tune.learning_rate_factors
+    if factors is not None and len(factors) != asked.depth + 1:
+        raise ValueError(
+            f"{where}.fine_tune.learning_rate_factors: received {len(factors)}; expected {asked.depth + 1},"
+            f" one for each of {asked.depth} hidden layers and one for the output layer"
+        )
+    if factors is not None and not any(factors):
+        raise ValueError(f"{where}.fine_tune.learning_rate_factors: all are 0, so nothing would be tuned")
+
+
+def _check_batches(study: Study, asked: Procedure, where: str) -> None:
+    pool = study.data.split.train
+    labelled = asked.labels or pool
+    pretraining = labelled if asked.objective == "supervised" else pool
+    # Scratch trains with the settings of fine tuning alone.
+    wanted = [] if asked.control == "scratch" else [("training", asked.training.batch_size, pretraining)]
+    if asked.objective == "reconstruction" or asked.control == "random_frozen":
+        wanted.append(("head", asked.head.batch_size, labelled))
+    if asked.fine_tune is not None:
+        rows = pool if asked.fine_tune.objective == "reconstruction" else labelled
+        wanted.append(("fine_tune", asked.fine_tune.batch_size, rows))
+    for stage, batch, rows in wanted:
+        if batch > rows:
+            raise ValueError(
+                f"{where}: {stage}.batch_size {batch} is larger than the training part ({rows} rows);"
+                f" use at most {rows}"
+            )
+
+
+def block_size(study: Study) -> int:
+    """Seeds per block, a function of the study's shapes alone, never of the machine or the number of seeds."""
+    for arm in study.arms:
+        width = study.data.shape().features
+        for layer in study.procedure(arm).layers:
+            if width * layer.units >= WIDE_LAYER:
+                return 1
+            width = layer.units
+    return BLOCK_SEEDS
