@@ -17,7 +17,7 @@ from layerwise.study import Study, load, shipped
 
 if TYPE_CHECKING:
     from layerwise.datasets import Data
-    from layerwise.pretraining import Block, Chain, Evaluation, StageResult
+    from layerwise.stages import Block, Chain, Evaluation, StageResult
 
 
 def list_shipped() -> None:
@@ -59,7 +59,7 @@ def _show_arm(study: Study, arm: str, repeat: str, survey: Survey, console: Cons
     kind = f"{asked.control} of {said.of or 'the first arm'}, " if asked.control else ""
     console.print(
         f"\narm {arm}: {kind}{asked.objective}{noise}{labels}; layers "
-        + "-".join(str(layer.units) for layer in asked.layers)
+        + "-".join(layer.label for layer in asked.layers)
         + f"; {training.optimizer.name} {training.optimizer.learning_rate:g}, batch size {training.batch_size},"
         f" {training.epochs} epochs a stage",
         highlight=False,
@@ -96,10 +96,10 @@ class Survey:
 
     def stages(self, study: Study, arm: str, repeat: str) -> dict[tuple[int, str], tuple[int, int]]:
         """``(depth, stage)`` -> how many blocks have it on disk, and how many there are."""
-        from layerwise import datasets, pretraining
+        from layerwise import datasets, pretraining, stages
 
         data, self.met = datasets.generate(study.data), []
-        for block in pretraining.blocks(study, arm, data.digest, repeat):
+        for block in stages.blocks(study, arm, data.digest, repeat):
             for _ in pretraining.depths(block, data, steps=self):
                 pass
         done, blocks = Counter(), Counter()
@@ -133,16 +133,16 @@ class Survey:
 
     def evaluate(self, block: Block, _data: Data, chain: Chain, _head: object, digest: str) -> Evaluation:
         """Say nothing of scores: they cost next to nothing."""
-        from layerwise.pretraining import Evaluation
+        from layerwise.stages import Evaluation
 
         none = np.zeros(len(block.seeds), bool)
         return Evaluation(len(chain), {}, none, none, digest, 0)
 
-    def untrained(self, block: Block, data: Data, chain: Chain) -> StageResult:
+    def untrained(self, block: Block, chain: Chain) -> StageResult:
         """A layer that no stage trains."""
         from layerwise import pretraining
 
-        return pretraining.untrained(block, data, chain, hidden=())
+        return pretraining.untrained(block, chain, hidden=())
 
     def permuted(self, block: Block, chain: Chain) -> Chain:
         """The chain, shuffled."""
@@ -150,11 +150,11 @@ class Survey:
 
         return pretraining.permuted(block, chain)
 
-    def unrolled(self, block: Block, data: Data, result: StageResult) -> Chain:
+    def unrolled(self, block: Block, result: StageResult) -> Chain:
         """The result as a chain."""
         from layerwise import pretraining
 
-        return pretraining.unrolled(block, data, result)
+        return pretraining.unrolled(block, result)
 
     def _met(self, block: Block, stage: str, depth: int, digest: str) -> StageResult:
         from layerwise.pretraining import without_training

@@ -23,9 +23,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from flows import progress
-from layerwise import pretraining, statistics
+from layerwise import answers, pretraining, stages, statistics
 from layerwise.datasets import Data
-from layerwise.pretraining import Block, Depth
+from layerwise.stages import Block, Depth
 from layerwise.study import Study
 from tasks import training
 from tasks.publishing import Summary, close_tree, open_tree, publish_depths, publish_summary
@@ -48,7 +48,7 @@ class Trained:
         arm, number = depth.block.arm, depth.depth
         if depth.block.seeds[0] == 0:
             self.examples.setdefault(arm, []).append(depth)
-        self.records += pretraining.rows(depth)
+        self.records += answers.rows(depth)
         self.curves.setdefault(arm, {}).setdefault(number, []).append(
             depth.chain[-1].loss_curve[: depth.block.reported]
         )
@@ -100,7 +100,7 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
         )
         publishing = Publishing(tree, data, study)
         for arm in study.arms:
-            for block in pretraining.blocks(study, arm, data.digest, repeat):
+            for block in stages.blocks(study, arm, data.digest, repeat):
                 with failures_noted(trained, block):
                     for depth in pretraining.depths(block, data, steps=training):
                         trained.add(depth)

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from layerwise.pretraining import Result, run
+    from layerwise.answers import Result, run
     from layerwise.study import Study, StudyError, load
 
 try:
@@ -27,8 +27,8 @@ except PackageNotFoundError:  # a checkout on the path that was never installed
 __all__ = ["Result", "Study", "StudyError", "load", "run"]
 
 _HOMES = {
-    "Result": "layerwise.pretraining",
-    "run": "layerwise.pretraining",
+    "Result": "layerwise.answers",
+    "run": "layerwise.answers",
     "Study": "layerwise.study",
     "StudyError": "layerwise.study",
     "load": "layerwise.study",

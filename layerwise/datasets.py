@@ -44,6 +44,11 @@ class Data:
         """Width of a row."""
         return self.inputs.shape[1]
 
+    @property
+    def task(self) -> str:
+        """What the targets are: classes, or numbers."""
+        return "classification" if self.classes else "regression"
+
 
 @dataclass(frozen=True)
 class View:
@@ -76,6 +81,23 @@ class View:
     def one_hot(self) -> np.ndarray:
         """The targets as ``(..., rows, classes)`` float32 indicators."""
         return np.eye(self.classes, dtype=np.float32)[self.targets]
+
+    @property
+    def target_mean(self) -> np.ndarray:
+        """``(seeds,)`` float64: the mean of the numbers that each seed trains on."""
+        return self.targets_of(self.train).astype(np.float64).mean(axis=1)
+
+    @property
+    def target_sd(self) -> np.ndarray:
+        """``(seeds,)`` float64: their standard deviation; 1 where they are all equal, as nothing can be scaled by 0."""
+        spread = self.targets_of(self.train).astype(np.float64).std(axis=1)
+        return np.where(spread > 0, spread, 1.0)
+
+    @property
+    def scaled_targets(self) -> np.ndarray:
+        """``(seeds, rows, 1)`` float32: numbers with mean 0 and standard deviation 1 on what each seed trains on."""
+        centred = self.targets - self.target_mean[:, np.newaxis]
+        return (centred / self.target_sd[:, np.newaxis]).astype(np.float32)[..., np.newaxis]
 
     def targets_of(self, rows: np.ndarray) -> np.ndarray:
         """``(seeds, n)``: the classes of ``(seeds, n)`` rows."""

@@ -12,6 +12,7 @@ elementwise optimizers are admitted, and the loss of a block is the *sum* of the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ from layerwise import (
     backend,  # noqa: F401 - fixes the threads before TensorFlow starts
     network,
 )
-from layerwise.study import GaussianNoise, Layer, MaskingNoise, Optimizer
+from layerwise.network import Built, Hidden, Output, Piece, RowShape, Weights
+from layerwise.study import GaussianNoise, MaskingNoise, Optimizer
 
 VERSION = 1
 """Raised whenever the same stage would give other bits; part of every stage's digest."""
@@ -33,17 +35,14 @@ VERSION = 1
 GENERATOR = "philox"
 """Of the noise, named, since what TensorFlow chooses by itself differs between compiled and plain programs."""
 
-Weights = tuple[np.ndarray, ...]
-
 
 @dataclass(frozen=True)
 class Problem:
     """The shape of one stage: everything that decides which program is compiled, and no values.
 
     Attributes:
-        layers: hidden layers that train, bottom up.
-        outputs: width of the output layer.
-        input_shape: shape of one row of what comes in.
+        hidden: the hidden layers that train, bottom up; what comes in is the input of the first, or of the output.
+        output: the output layer.
         loss: ``"categorical_crossentropy"`` on logits or ``"mean_squared_error"``.
         optimizer: its specification.
         batch_size: rows a minibatch; the last one of an epoch holds what is left.
@@ -55,9 +54,8 @@ class Problem:
             factor 0 stays as it is. All 1 if ``None``.
     """
 
-    layers: tuple[Layer, ...]
-    outputs: int
-    input_shape: tuple[int, ...]
+    hidden: tuple[Hidden, ...]
+    output: Output
     loss: str
     optimizer: Optimizer
     batch_size: int
@@ -67,13 +65,18 @@ class Problem:
     noise: MaskingNoise | GaussianNoise | None = None
     factors: tuple[float, ...] | None = None
 
+    @property
+    def input_shape(self) -> RowShape:
+        """Shape of one row of what comes in."""
+        return (self.hidden[0] if self.hidden else self.output).input_shape
+
 
 @dataclass(frozen=True)
 class Fitted:
     """What a stage leaves behind.
 
     Attributes:
-        weights: of the model's layers in Keras's order, each ``(seeds, ...)`` float32.
+        weights: piece by piece, bottom up, each ``(seeds, ...)`` float32.
         loss_curve: ``(seeds, epochs)`` float32, mean training loss of each epoch, as ``History`` reports it.
     """
 
@@ -103,24 +106,46 @@ def fit(
         Trained weights and loss curves. A seed whose loss overflows carries NaN and disturbs no other.
     """
     keys = np.zeros((problem.seeds, 2), np.int32) if noise_keys is None else noise_keys
-    return _program(problem).fit(weights, inputs, targets, order, keys)
+    if problem.seeds == 1 or network.vectorised(problem.hidden, problem.output):
+        return _program(problem).fit(weights, inputs, targets, order, keys)
+    alone = _program(dataclasses.replace(problem, seeds=1))
+    fitted = [
+        alone.fit(
+            tuple(values[place : place + 1] for values in weights),
+            inputs if problem.shared_inputs else inputs[place : place + 1],
+            targets if problem.shared_targets else targets[place : place + 1],
+            order[place : place + 1],
+            keys[place : place + 1],
+        )
+        for place in range(problem.seeds)
+    ]
+    together = zip(*(one.weights for one in fitted), strict=True)
+    return Fitted(tuple(map(np.concatenate, together)), np.concatenate([one.loss_curve for one in fitted]))
 
 
-def apply(layer: Layer | int, weights: Weights, inputs: np.ndarray, *, shared_inputs: bool) -> np.ndarray:
-    """What a layer of every seed makes of its inputs, in inference mode.
+def apply(piece: Piece, weights: Weights, inputs: np.ndarray, *, shared_inputs: bool) -> np.ndarray:
+    """What one piece of every seed's network makes of its inputs, in inference mode.
 
     Args:
-        layer: a hidden layer's specification, or the width of a linear output layer.
-        weights: the layer's weights, each ``(seeds, ...)`` float32.
+        piece: a hidden layer, or an output, which gives logits or a reconstruction.
+        weights: the piece's weights, each ``(seeds, ...)`` float32.
         inputs: ``(rows, ...)`` if shared by the seeds, else ``(seeds, rows, ...)``, float32.
         shared_inputs: which of the two.
 
     Returns:
-        ``(seeds, rows, units)`` float32.
+        ``(seeds, rows, ...)`` float32.
     """
-    row_shape = inputs.shape[1:] if shared_inputs else inputs.shape[2:]
-    forward = _forward(layer, row_shape, shared_inputs)
-    return forward([tf.constant(values) for values in weights], tf.constant(inputs)).numpy()
+    forward = _forward(piece, shared_inputs)
+    side_by_side = network.vectorised(*(((piece,), None) if isinstance(piece, Hidden) else ((), piece)))
+    if side_by_side or len(weights[0]) == 1:
+        return forward([tf.constant(values) for values in weights], tf.constant(inputs)).numpy()
+    return np.concatenate([
+        forward(
+            [tf.constant(values[place : place + 1]) for values in weights],
+            tf.constant(inputs if shared_inputs else inputs[place : place + 1]),
+        )
+        for place in range(len(weights[0]))
+    ])  # fmt: skip
 
 
 class _Program:
@@ -128,14 +153,22 @@ class _Program:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.model = network.trainee(problem.layers, problem.outputs, problem.input_shape)
+        self.built = network.trainee(problem.hidden, problem.output)
+        self.model = self.built.model
+        for piece, factor in zip(self.built.pieces, self._factors(), strict=True):
+            if factor == 0:  # frozen, statistics and all
+                for layer in piece:
+                    layer.trainable = False
         self.loss = network.loss(problem.loss)
+        self.penalised = bool(self.model.losses)
         self.trained = [_stacked(variable, problem.seeds) for variable in self.model.trainable_variables]
         self.state = [_stacked(variable, problem.seeds) for variable in self.model.non_trainable_variables]
         self.optimizers = list(self._optimizers())
         self.slots = [slot for optimizer, _ in self.optimizers for slot in optimizer.variables]
         self.fresh_slots = [slot.numpy() for slot in self.slots]
-        self.variables = self._in_model_order()
+        stacked = self._stacked_by_variable()
+        self.variables = [stacked.pop(id(weight)) for weight in self.built.weights]
+        self.generators = list(stacked.values())
         self.one_at_a_time = threading.Lock()
         self.loop = tf.function(self._loop, jit_compile=True, autograph=False)
 
@@ -147,27 +180,33 @@ class _Program:
                 variable.assign(values)
             for slot, values in zip(self.slots, self.fresh_slots, strict=True):
                 slot.assign(values)
+            for number, generator in enumerate(self.generators):
+                generator.assign(_generator_state(noise_keys, number))
             arguments = [tf.constant(values) for values in (inputs, targets, order, noise_keys)]
             curve = self.loop(*arguments)
             return Fitted(tuple(variable.numpy() for variable in self.variables), curve.numpy().T.copy())
 
     def _optimizers(self) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
         """An optimizer for each learning-rate factor, with the positions of the variables it moves."""
-        factors = self.problem.factors or (1.0,) * len(self.model.layers)
         positions: dict[float, list[int]] = {}
         trained = [id(variable) for variable in self.model.trainable_variables]
-        for layer, factor in zip(self.model.layers, factors, strict=True):
-            positions.setdefault(factor, []).extend(trained.index(id(v)) for v in layer.trainable_variables)
+        for piece, factor in zip(self.built.pieces, self._factors(), strict=True):
+            moved = (trained.index(id(variable)) for layer in piece for variable in layer.trainable_variables)
+            positions.setdefault(factor, []).extend(moved)
         for factor, moved in positions.items():
-            if factor:
+            if factor and moved:
                 optimizer = network.optimizer(self.problem.optimizer, factor=factor)
                 optimizer.build([self.trained[position] for position in moved])
                 yield optimizer, moved
 
-    def _in_model_order(self) -> list[keras.Variable]:
-        stacked = {id(v): s for v, s in zip(self.model.trainable_variables, self.trained, strict=True)}
-        stacked |= {id(v): s for v, s in zip(self.model.non_trainable_variables, self.state, strict=True)}
-        return [stacked[id(variable)] for variable in self.model.weights]
+    def _factors(self) -> tuple[float, ...]:
+        return self.problem.factors or (1.0,) * len(self.built.pieces)
+
+    def _stacked_by_variable(self) -> dict[int, keras.Variable]:
+        """The block's stack of each of the model's variables; those that are no weights are states of generators."""
+        stacked = zip(self.model.trainable_variables, self.trained, strict=True)
+        state = zip(self.model.non_trainable_variables, self.state, strict=True)
+        return {id(variable): values for variable, values in (*stacked, *state)}
 
     def _loop(self, inputs: tf.Tensor, targets: tf.Tensor, order: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         """All epochs; returns the loss curve, ``(epochs, seeds)``."""
@@ -207,9 +246,10 @@ class _Program:
         wanted = _picked(targets, chosen, shared=self.problem.shared_targets)
         values = [variable.value for variable in self.trained]
         with tf.GradientTape() as tape:
-            outputs, state = self._outputs(values, seen)
+            outputs, state, penalty = self._outputs(values, seen)
             # The loss stands outside the vectorised map: inside, its gradient has been seen to become a slow loop.
             losses = tf.reduce_mean(self.loss(wanted, outputs), axis=-1)
+            losses = losses + penalty if self.penalised else losses
             total = tf.reduce_sum(losses)
         gradients = tape.gradient(total, values)
         for optimizer, moved in self.optimizers:
@@ -234,12 +274,17 @@ class _Program:
             return tf.where(drawn < noise.rate, 0.0, seen)
         return seen + noise.sd * drawn
 
-    def _outputs(self, values: Sequence[tf.Variable], seen: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def _outputs(self, values: Sequence[tf.Variable], seen: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        """What each seed's network gives, its state afterwards, and the penalty on its weights."""
         count = len(values)
 
-        def one_seed(arguments: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def one_seed(arguments: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
             *weights, rows = arguments
-            return self.model.stateless_call(weights[:count], weights[count:], rows, training=True)
+            called = self.model.stateless_call(
+                weights[:count], weights[count:], rows, training=True, return_losses=self.penalised
+            )
+            penalty = tf.add_n(called[2]) if self.penalised else tf.zeros(())
+            return called[0], called[1], penalty
 
         stacked = [tf.convert_to_tensor(value) for value in (*values, *self.state)]
         return _over_seeds(one_seed, [*stacked, seen])
@@ -251,24 +296,36 @@ def _program(problem: Problem) -> _Program:
 
 
 @functools.lru_cache(maxsize=128)
-def _forward(
-    layer: Layer | int, row_shape: tuple[int, ...], shared_inputs: bool
-) -> tf.types.experimental.PolymorphicFunction:
-    built = network.output_layer(layer) if isinstance(layer, int) else network.hidden_layer(layer)
-    built.build((None, *row_shape))
-    trainable = [id(variable) for variable in built.trainable_variables]
+def _forward(piece: Piece, shared_inputs: bool) -> tf.types.experimental.PolymorphicFunction:
+    built = network.piece_alone(piece)
+    places = _places(built)
 
     def forward(weights: list[tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
         def one_seed(arguments: list[tf.Tensor]) -> tf.Tensor:
             *values, rows = arguments if not shared_inputs else (*arguments, inputs)
-            pairs = list(zip(built.weights, values, strict=True))
-            moving = [value for variable, value in pairs if id(variable) in trainable]
-            fixed = [value for variable, value in pairs if id(variable) not in trainable]
-            return built.stateless_call(moving, fixed, rows, training=False)[0]
+            moving, fixed = ([_value(place, values) for place in group] for group in places)
+            return built.model.stateless_call(moving, fixed, rows, training=False)[0]
 
         return _over_seeds(one_seed, weights if shared_inputs else [*weights, inputs])
 
     return tf.function(forward, jit_compile=True, autograph=False)
+
+
+def _places(built: Built) -> list[list[int | keras.Variable]]:
+    """For each trainable and each other variable of a model its place among the weights, or itself if it is none."""
+    known = {id(weight): place for place, weight in enumerate(built.weights)}
+    groups = (built.model.trainable_variables, built.model.non_trainable_variables)
+    return [[known.get(id(variable), variable) for variable in group] for group in groups]
+
+
+def _value(place: int | keras.Variable, values: Sequence[tf.Tensor]) -> tf.Tensor:
+    return values[place] if isinstance(place, int) else tf.convert_to_tensor(place)
+
+
+def _generator_state(keys: np.ndarray, number: int) -> np.ndarray:
+    """``(seeds, 2)`` uint32: where each seed's dropout begins, from its key; another one for every layer."""
+    drawn = [np.random.default_rng([*map(int, key), number]).integers(2**32, size=2) for key in keys]
+    return np.array(drawn, np.uint32)
 
 
 def _over_seeds(one_seed, stacked: list[tf.Tensor]):
@@ -284,4 +341,5 @@ def _picked(values: tf.Tensor, chosen: tf.Tensor, *, shared: bool) -> tf.Tensor:
 
 
 def _stacked(variable: keras.Variable, seeds: int) -> keras.Variable:
-    return keras.Variable(np.zeros((seeds, *variable.shape), np.float32), name=variable.name)
+    start = np.zeros((seeds, *variable.shape), np.dtype(variable.dtype))
+    return keras.Variable(start, dtype=variable.dtype, name=variable.name)

@@ -32,7 +32,7 @@ def accuracy_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
     All arms share the axes; fine-tuned networks are dashed, and collapsed seeds are crosses.
 
     Args:
-        metrics: one row per arm, seed and depth, as :meth:`layerwise.pretraining.Result.metrics` gives.
+        metrics: one row per arm, seed and depth, as :meth:`layerwise.answers.Result.metrics` gives.
         table: its summary, as :func:`layerwise.statistics.summarise` gives.
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")

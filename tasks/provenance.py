@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import layerwise
-from layerwise.pretraining import library_versions
+from layerwise.identity import library_versions
 
 CHECKOUT = Path(layerwise.__file__).resolve().parent.parent
 LOCK = CHECKOUT / "requirements.lock"

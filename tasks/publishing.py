@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import figures, pretraining, statistics
+from layerwise import figures, stages, statistics
+from layerwise.answers import FINE_TUNED
 from layerwise.datasets import Data, content_digest
-from layerwise.pretraining import FINE_TUNED, Depth, Evaluation
-from layerwise.study import Layer, Study
+from layerwise.stages import Depth, Evaluation, Network
+from layerwise.study import Study
 from tasks import notes
 from tasks.provenance import provenance
 from tasks.results import read_back
@@ -31,7 +32,7 @@ from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate
 
 if TYPE_CHECKING:
-    import keras
+    from layerwise.models import Architecture
 
 _publishers: dict[str, Publisher] = {}
 
@@ -166,7 +167,7 @@ def _study_figures(
         yield "reconstruction_by_depth", figures.reconstruction_by_depth(metrics, table)
     yield "live_units_by_depth", figures.live_units_by_depth(metrics, table)
     if data.features == 2:
-        block = next(pretraining.blocks(study, next(iter(study.arms)), data.digest))
+        block = next(stages.blocks(study, next(iter(study.arms)), data.digest))
         yield "data", figures.scatter(block.view(data), data.classes, seed=block.seeds[0])
 
 
@@ -178,26 +179,29 @@ def _arm_figures(examples: Sequence[Depth], data: Data) -> Iterator[tuple[str, F
     seed, view = intact[0].block.seeds[0], intact[0].block.view(data)
     rows = view.inputs_of(view.test)[0]
     if data.features == 2:
-        targets, models = view.targets_of(view.test)[0], _models_of(intact, "classifier", data)
-        classify = {depth: _classes_by(model) for depth, model in models.items()}
+        targets, found = view.targets_of(view.test)[0], _outputs_of(intact, "classifier", data)
+        classify = {depth: _classes_by(outputs) for depth, outputs in found.items()}
         yield "decision_regions", figures.decision_regions(rows, targets, classify, seed=seed)
-    rebuild = {depth: _outputs_by(model) for depth, model in _models_of(intact, "autoencoder", data).items()}
+    rebuild = _outputs_of(intact, "autoencoder", data)
     if data.image_shape and rebuild:
         yield "reconstructions", figures.reconstructions(rows[:12], rebuild, data.image_shape, seed=seed)
 
 
-def _models_of(depths: Sequence[Depth], kind: str, data: Data) -> dict[int, keras.Model]:
-    """Depth -> the first seed's network of a kind, where there is one."""
+def _outputs_of(depths: Sequence[Depth], kind: str, data: Data) -> dict[int, Callable[[np.ndarray], np.ndarray]]:
+    """Depth -> what the first seed's network of a kind makes of rows, where there is one."""
     found = {depth.depth: [kept for kept in depth.networks() if kept.kind == kind] for depth in depths}
-    return {depth: pretraining.keras_model(kept[0], 0, data) for depth, kept in found.items() if kept}
+    return {depth: _outputs_by(kept[0], data) for depth, kept in found.items() if kept}
 
 
-def _outputs_by(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda rows: np.asarray(model(rows))
+def _outputs_by(kept: Network, data: Data) -> Callable[[np.ndarray], np.ndarray]:
+    from layerwise import models
+
+    model = models.keras_model(kept, 0, data)
+    return lambda rows: models.outputs(model, kept, rows)
 
 
-def _classes_by(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda rows: np.asarray(model(rows)).argmax(axis=1)
+def _classes_by(outputs: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda rows: outputs(rows).argmax(axis=1)
 
 
 def _publish_datasets(publisher: Publisher, run_id: str, study: Study, data: Data) -> None:
@@ -245,30 +249,24 @@ def _points(depth: Depth, position: int) -> list[Point]:
 
 def _seed_models(run_id: str, depth: Depth, position: int, data: Data) -> Iterator[SeedModel]:
     tuned = depth.fine_tuned
+    from layerwise import models
+
     for kept in depth.networks():
-        weights = kept.weights(position)
+        weights = models.weights(kept, position, data)
         fine = kept.name.endswith("-fine-tuned")
         if fine and tuned is not None and tuned.evaluation.diverged[position]:
             continue
         points = [point for point in _points(depth, position) if point.key.startswith(FINE_TUNED) == fine]
-        template = _template(kept.kind, kept.layers, kept.trainable_from, len(data.classes), data.inputs.shape[1:])
+        template = _template(models.architecture(kept, data))
         yield SeedModel(run_id, kept.name, depth.depth, template, weights, content_digest(*weights), points)
 
 
 @cache
-def _template(
-    kind: Literal["classifier", "autoencoder"],
-    layers: tuple[Layer, ...],
-    trainable_from: int,
-    classes: int,
-    input_shape: tuple[int, ...],
-) -> ModelTemplate:
-    """One depth's architecture, saved once; layers below ``trainable_from`` are frozen in it."""
-    from layerwise import network
+def _template(architecture: Architecture) -> ModelTemplate:
+    """One depth's architecture, saved once."""
+    from layerwise import models
 
-    if kind == "classifier":
-        return ModelTemplate.of(network.classifier(layers, classes, input_shape, trainable_from=trainable_from))
-    return ModelTemplate.of(network.autoencoder(layers, input_shape, trainable_from=trainable_from))
+    return ModelTemplate.of(models.built(architecture).model)
 
 
 def _record_outcome(publisher: Publisher, run_id: str, depth: Depth, position: int) -> None:

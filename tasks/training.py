@@ -12,9 +12,10 @@ from typing import Any
 
 from prefect.utilities.annotations import quote
 
-from layerwise import datasets, pretraining
+from layerwise import datasets, identity, pretraining
 from layerwise.datasets import Data
-from layerwise.pretraining import Block, Chain, Evaluation, StageResult, permuted, unrolled, untrained
+from layerwise.pretraining import permuted, unrolled, untrained
+from layerwise.stages import Block, Chain, Evaluation, StageResult
 from layerwise.study import DataSet, digest_of
 from tasks.results import stage_task
 
@@ -26,8 +27,8 @@ def _generate_data(spec: DataSet, digest: str) -> Data:  # noqa: ARG001 - the re
 
 def generate_data(spec: DataSet) -> Data:
     """The study's data: generated once, then found again by the digest of its specification."""
-    identity = {"data": spec.canonical(), "version": datasets.VERSION, "libraries": pretraining.library_versions()}
-    return _generate_data(spec, digest_of(identity))
+    known = {"data": spec.canonical(), "version": datasets.VERSION, "libraries": identity.library_versions()}
+    return _generate_data(spec, digest_of(known))
 
 
 def _named(stage: str) -> Callable[[dict[str, Any]], str]:

@@ -20,10 +20,30 @@ from layerwise.study.data import (
     Split,
     Wine,
 )
-from layerwise.study.layers import Activation, Initializer, Layer, Network
+from layerwise.study.layers import (
+    KINDS_OF_LAYER,
+    Activation,
+    AnyLayer,
+    Bottom,
+    Conv,
+    Custom,
+    Dense,
+    Encoder,
+    Gru,
+    Initializer,
+    Layer,
+    Lstm,
+    Network,
+    Residual,
+    RowShape,
+    incoming_shapes,
+    passes_sequences,
+    shape_below,
+    unrolled,
+)
 from layerwise.study.parts import StudyError, digest_of
 from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
-from layerwise.study.study import BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
+from layerwise.study.study import BLOCK_BYTES, BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
 from layerwise.study.training import (
     OPTIMIZERS,
     Adagrad,
@@ -39,9 +59,11 @@ from layerwise.study.training import (
 )
 
 __all__ = [
-    "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER", "WORDS",
-    "Activation", "Adagrad", "Adam", "Arm", "Blobs", "BreastCancer", "Circles", "Classification", "Control",
-    "DataSet", "Digits", "FineTune", "GaussianNoise", "Initializer", "Layer", "MaskingNoise", "Moons", "Network",
-    "Noise", "Optimizer", "Procedure", "Rmsprop", "Scaling", "Sgd", "Shape", "Split", "Study", "StudyError", "Track",
-    "Training", "Wine", "block_size", "digest_of", "load", "parse", "shipped",
+    "BLOCK_BYTES", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_LAYER", "MAX_FILE_BYTES", "OPTIMIZERS",
+    "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm", "Blobs", "Bottom", "BreastCancer",
+    "Circles", "Classification", "Control", "Conv", "Custom", "DataSet", "Dense", "Digits", "Encoder", "FineTune",
+    "GaussianNoise", "Gru", "Initializer", "Layer", "Lstm", "MaskingNoise", "Moons", "Network", "Noise",
+    "Optimizer", "Procedure", "Residual", "Rmsprop", "RowShape", "Scaling", "Sgd", "Shape", "Split", "Study",
+    "StudyError", "Track", "Training", "Wine", "block_size", "digest_of", "incoming_shapes", "load", "parse",
+    "passes_sequences", "shape_below", "shipped", "unrolled",
 ]  # fmt: skip

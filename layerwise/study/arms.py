@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from layerwise.study.data import Scaling
-from layerwise.study.layers import Layer, Network
+from layerwise.study.layers import AnyLayer, Bottom, Network
 from layerwise.study.parts import Part, nearest
 from layerwise.study.training import FineTune, GaussianNoise, MaskingNoise, Noise, Training
 
@@ -52,9 +52,11 @@ class Procedure:
     Attributes:
         objective: ``"supervised"`` or ``"reconstruction"``.
         layers: the hidden layers, bottom up.
-        training: of every greedy stage.
+        bottom: what stands between a row and the first of them.
+        head_layers: hidden layers of the head, bottom up.
+        training: of every greedy stage, where its layer does not say otherwise.
         head: of a new output layer on frozen features.
-        noise: on the stages' inputs, if any.
+        noise: on the stages' inputs, if any, where a layer does not say otherwise.
         fine_tune: of all weights, if wanted.
         control: what kind of control it is, if any.
         labels: training rows that keep their label; all of them if ``None``.
@@ -63,7 +65,9 @@ class Procedure:
     """
 
     objective: Literal["supervised", "reconstruction"]
-    layers: tuple[Layer, ...]
+    layers: tuple[AnyLayer, ...]
+    bottom: Bottom
+    head_layers: tuple[AnyLayer, ...]
     training: Training
     head: Training
     noise: MaskingNoise | GaussianNoise | None
@@ -77,6 +81,15 @@ class Procedure:
     def depth(self) -> int:
         """Number of hidden layers at the end."""
         return len(self.layers)
+
+    def training_at(self, depth: int) -> Training:
+        """How the stage that adds the layer at a depth trains."""
+        own = self.layers[depth - 1].training
+        return self.training if own is None else own.replaced(self.training)
+
+    def noise_at(self, depth: int) -> MaskingNoise | GaussianNoise | None:
+        """The noise on the inputs of the stage that adds the layer at a depth."""
+        return self.layers[depth - 1].noise or self.noise
 
     def tunes_at(self, depth: int) -> bool:
         """Whether all weights are fine-tuned at a depth."""

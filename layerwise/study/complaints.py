@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from layerwise.study.data import DATA_SETS
+from layerwise.study.layers import KINDS_OF_LAYER
 from layerwise.study.parts import Part, nearest
 from layerwise.study.study import Study
 from layerwise.study.training import NOISES, OPTIMIZERS
@@ -31,7 +32,7 @@ def _tag_key(item: Any) -> list[str]:
     return [item["ctx"]["discriminator"].strip("'")] if item["type"] == "union_tag_invalid" else []
 
 
-TAGS: dict[str, type[Part]] = {**OPTIMIZERS, **DATA_SETS, **NOISES}
+TAGS: dict[str, type[Part]] = {**OPTIMIZERS, **DATA_SETS, **NOISES, **KINDS_OF_LAYER}
 """What pydantic adds to the place of an error inside one of several kinds; not written in a study."""
 
 

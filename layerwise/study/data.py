@@ -42,6 +42,11 @@ class DataSetPart(Part):
     shuffle: bool = True
     """Whether each seed draws its own parts; otherwise rows are taken in order: train, validation, test."""
 
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        """What the targets are: classes, or numbers."""
+        return "classification"
+
     def shape(self) -> Shape:
         """Rows, features and classes of the whole data set."""
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from layerwise.study.arms import Arm, Procedure, in_one_word
 from layerwise.study.data import DataSet, check_labels
-from layerwise.study.layers import Network
+from layerwise.study.layers import Network, check_shapes, incoming_shapes, shape_below, unrolled
 from layerwise.study.parts import Part, digest_of, nearest
 from layerwise.study.training import FineTune, Training
 
@@ -19,6 +20,9 @@ BLOCK_SEEDS = 10
 
 WIDE_LAYER = 100_000
 """Weights in one layer (inputs x units) from which batched products over seeds lose to one seed at a time."""
+
+BLOCK_BYTES = 512 * 2**20
+"""What the features of a block at one depth may take up in memory, as float32, unless one seed alone takes more."""
 
 
 class Track(Part):
@@ -84,13 +88,16 @@ class Study(Part):
         control, tune = said.control, said.fine_tune or of.fine_tune
         if control in {"scratch", "permuted"} and tune is not None and tune.objective == "both":
             tune = tune.model_copy(update={"objective": "labels"})  # what reconstruction tuned is what they lack
-        layers = (said.network or of.network or self.network).hidden
+        network = self.network_of(arm)
+        layers = network.hidden
         training = said.training or of.training or self.training
         tuned_once = control in {"scratch", "permuted"} and tune is not None and tune.at == "end"
         only_last = said.depths == "final" or (said.depths is None and (control == "end_to_end" or tuned_once))
         return Procedure(
             objective="supervised" if control == "scratch" else said.objective or of.objective or "supervised",
             layers=layers,
+            bottom=network.bottom(self.data.shape().features),
+            head_layers=unrolled(network.head or ()),
             training=training,
             head=said.head or of.head or training,
             noise=None if control == "scratch" else said.noise or of.noise,
@@ -100,6 +107,10 @@ class Study(Part):
             scaling=said.scaling or of.scaling or self.data.scaling,
             depths=(len(layers),) if only_last else tuple(range(1, len(layers) + 1)),
         )
+
+    def network_of(self, arm: str) -> Network:
+        """An arm's network: its own, that of the arm it controls for, or the study's."""
+        return self.arms[arm].network or self._controlled(arm).network or self.network
 
     def _controlled(self, arm: str) -> Arm:
         """The arm that a control controls for; an arm that is no control is its own."""
@@ -141,10 +152,21 @@ def check_procedure(study: Study, arm: str) -> None:
         raise ValueError(f"{where}.head: a supervised arm trains its output layer with every stage; leave head out")
     if asked.control in {"scratch", "permuted"} and (tune is None or tune.objective == "reconstruction"):
         raise ValueError(f"{where}: {asked.control} needs an arm that is fine-tuned on labels; give that arm fine_tune")
+    if supervised and any(layer.noise for layer in asked.layers) and asked.control != "scratch":
+        raise ValueError(f"{where}: a layer has noise, but a supervised arm has no reconstruction to denoise")
     if tune is not None:
         _check_fine_tune(asked, tune, where)
+    _check_network(study, arm)
     check_labels(asked.labels, study.data)
     _check_batches(study, asked, where)
+
+
+def _check_network(study: Study, arm: str) -> None:
+    try:
+        check_shapes(study.network_of(arm), study.data.shape().features)
+    except ValueError as error:
+        where = "network" if study.network_of(arm) is study.network else f"arms.{arm}.network"
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _check_fine_tune(asked: Procedure, tune: FineTune, where: str) -> None:
@@ -169,7 +191,8 @@ def _check_batches(study: Study, asked: Procedure, where: str) -> None:
     labelled = asked.labels or pool
     pretraining = labelled if asked.objective == "supervised" else pool
     # Scratch trains with the settings of fine tuning alone.
-    wanted = [] if asked.control == "scratch" else [("training", asked.training.batch_size, pretraining)]
+    every = {asked.training_at(depth).batch_size for depth in range(1, asked.depth + 1)}
+    wanted = [] if asked.control == "scratch" else [("training", batch, pretraining) for batch in sorted(every)]
     if asked.objective == "reconstruction" or asked.control == "random_frozen":
         wanted.append(("head", asked.head.batch_size, labelled))
     if asked.fine_tune is not None:
@@ -184,11 +207,19 @@ def _check_batches(study: Study, asked: Procedure, where: str) -> None:
 
 
 def block_size(study: Study) -> int:
-    """Seeds per block, a function of the study's shapes alone, never of the machine or the number of seeds."""
+    """Seeds per block, a function of the study's shapes alone, never of the machine or the number of seeds.
+
+    Wide layers train one seed at a time, and a block's features stay below :data:`BLOCK_BYTES`.
+    """
+    rows, features, _ = study.data.shape()
+    widest = features
     for arm in study.arms:
-        width = study.data.shape().features
-        for layer in study.procedure(arm).layers:
-            if width * layer.units >= WIDE_LAYER:
+        asked = study.procedure(arm)
+        below = shape_below(asked.bottom)
+        shapes = incoming_shapes(asked.layers, below) if below else []
+        for layer, shape in zip(asked.layers, shapes, strict=False):
+            if layer.vectorised and getattr(layer, "units", 0) * math.prod(shape) >= WIDE_LAYER:
                 return 1
-            width = layer.units
-    return BLOCK_SEEDS
+        widest = max(widest, *(math.prod(shape) for shape in shapes), 1)
+    room = BLOCK_BYTES // (4 * rows * widest)
+    return max(size for size in (1, 2, 5, BLOCK_SEEDS) if size <= max(room, 1))

@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from layerwise.study import Layer, Procedure, Study, Training
+from layerwise.study import AnyLayer, Procedure, Study, Training
 from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
 
 RUN_KEY = "layerwise.run_key"
@@ -475,13 +475,13 @@ def _trained(training: Training) -> dict[str, Any]:
     return {"optimizer": optimizer.pop("name"), **optimizer, **settings}
 
 
-def _hidden(layers: Sequence[Layer]) -> dict[str, str]:
+def _hidden(layers: Sequence[AnyLayer]) -> dict[str, str]:
     """The hidden layers, bottom up: units ``10 x 11`` or ``500, 250 x 2``; what else they have, where it changes."""
-    units = [(value, len(list(same))) for value, same in groupby(layer.units for layer in layers)]
+    units = [(value, len(list(same))) for value, same in groupby(layer.label for layer in layers)]
     return {
         "hidden_units": ", ".join(f"{value} x {times}" if times > 1 else str(value) for value, times in units),
-        "hidden_activation": ", ".join(value for value, _ in groupby(layer.activation for layer in layers)),
-        "hidden_initializer": ", ".join(value for value, _ in groupby(layer.initializer for layer in layers)),
+        "hidden_activation": ", ".join(value for value, _ in groupby(getattr(layer, "activation", "custom") for layer in layers)),
+        "hidden_initializer": ", ".join(value for value, _ in groupby(getattr(layer, "initializer", "custom") for layer in layers)),
     }
 
 

@@ -1,0 +1,66 @@
+"""Functions that a study names by import path: the only code that a study file can run.
+
+They are looked for where Python looks, and then in the folders that :func:`look_in` was told of: the study file's and
+the working directory. Those come last, so that a file there cannot stand in for an installed module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from layerwise.study.parts import StudyError
+
+
+def look_in(folder: Path) -> None:
+    """Also look for modules in a folder, after every other place."""
+    place = str(folder.resolve())
+    if place not in sys.path:
+        sys.path.append(place)
+
+
+def function(path: str) -> Callable[..., Any]:
+    """The function at ``module:name``.
+
+    Raises:
+        StudyError: if the module cannot be imported, or has no such function; one line.
+    """
+    module, _, name = path.partition(":")
+    _source(path)
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # noqa: BLE001 - whatever the user's module does while it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StudyError(f"{path!r}: importing {module} failed ({reason}); mend it, or name another.") from None
+    if not callable(found):
+        received = "nothing" if found is None else f"a {type(found).__name__}"
+        raise StudyError(f"{path!r}: {module} has {received} of the name {name}; expected a function.")
+    return found
+
+
+def code_digest(path: str) -> str:
+    """SHA-256 of the source file that holds the function at ``module:name``, as 32 hex digits.
+
+    Raises:
+        StudyError: if there is no such module.
+    """
+    return hashlib.sha256(_source(path).read_bytes()).hexdigest()[:32]
+
+
+def _source(path: str) -> Path:
+    module = path.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception:  # noqa: BLE001 - a parent package that fails to import is a module that is not there
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise StudyError(
+            f"{path!r}: no module {module!r} was found; put {module.replace('.', '/')}.py beside the study file or in"
+            " the working directory."
+        )
+    return Path(spec.origin)
