@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import main_job, plain_keras, raw_tensorflow
 from benchmarks.measuring import Times, run_module
-from layerwise import datasets, engine, pretraining
+from layerwise import answers, datasets, engine
 from layerwise.study import load
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
@@ -70,7 +70,7 @@ def test_raw_tensorflow_reaches_the_engines_weights(study, monkeypatch):
         return fit(problem, weights, inputs, targets, order, keys)
 
     monkeypatch.setattr(engine, "fit", recorded)
-    (trained,) = pretraining.run(study).trained.values()
+    (trained,) = answers.run(study).trained.values()
     features = None
     for depth, (weights, inputs, targets, order) in zip(trained, calls, strict=True):
         own = np.broadcast_to(inputs, (len(order), *inputs.shape)) if inputs.ndim == 2 else inputs

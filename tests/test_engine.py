@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -11,7 +12,23 @@ import tensorflow as tf
 
 from layerwise import engine, network
 from layerwise.engine import Problem
-from layerwise.study import Adagrad, Adam, GaussianNoise, Layer, MaskingNoise, Rmsprop, Sgd
+from layerwise.network import Hidden, Output
+from layerwise.study import (
+    Adagrad,
+    Adam,
+    Bottom,
+    Conv,
+    Custom,
+    Dense,
+    Encoder,
+    GaussianNoise,
+    Gru,
+    Lstm,
+    MaskingNoise,
+    Residual,
+    Rmsprop,
+    Sgd,
+)
 
 ROWS, EPOCHS = 50, 2
 
@@ -24,11 +41,19 @@ OPTIMIZERS = {
 }
 
 
-def problem(**changes) -> Problem:
+def pieces(*layers, shape: tuple[int, ...] = (4,), bottom: Bottom | None = None) -> tuple[Hidden, ...]:
+    """The hidden layers of a stage on rows of a shape, or, with a bottom, on rows of the data."""
+    if bottom is not None:
+        return network.hidden_pieces(layers, bottom)
+    flat = network.hidden_pieces(layers, Bottom(math.prod(shape), shape))
+    return (dataclasses.replace(flat[0], bottom=None, input_shape=shape), *flat[1:])
+
+
+def problem(*layers, shape: tuple[int, ...] = (4,), outputs: int = 3, head=(), bottom=None, **changes) -> Problem:
+    hidden = pieces(*(layers or (Dense(units=6, activation="tanh"),)), shape=shape, bottom=bottom)
     plain = Problem(
-        layers=(Layer(units=6, activation="tanh"),),
-        outputs=3,
-        input_shape=(4,),
+        hidden=hidden,
+        output=Output(outputs, network.features_shape(hidden[-1]), head),
         loss="categorical_crossentropy",
         optimizer=OPTIMIZERS["sgd"],
         batch_size=16,
@@ -38,27 +63,73 @@ def problem(**changes) -> Problem:
     return dataclasses.replace(plain, **changes)
 
 
+def reconstructing(*layers, **changes) -> Problem:
+    """A stage that rebuilds its own inputs."""
+    wide = problem(*layers, **changes)
+    return dataclasses.replace(wide, loss="mean_squared_error", output=dataclasses.replace(wide.output, width=4))
+
+
+def swish(units: int) -> list[keras.layers.Layer]:
+    """A user's own kind of layer."""
+    return [keras.layers.Dense(units), keras.layers.LayerNormalization(), keras.layers.Activation("swish")]
+
+
+TWO_INPUTS = Bottom(
+    6,
+    inputs=(
+        ("left", Encoder(features="0-3", layers=[{"units": 3}, {"units": 3}])),
+        ("right", Encoder(features=[5, 2], layers=[{"units": 3, "activation": "tanh"}])),
+    ),
+)
+IMAGES = Bottom(16, shape=(4, 4, 1))
+KINDS = {
+    "softplus": problem(Dense(units=6, activation="softplus")),
+    "residual": problem(Residual(kind="residual", units=4)),
+    "regularised": problem(Dense(units=6, regularization={"l1": 0.01, "l2": 0.1})),
+    "batch normalised": problem(Dense(units=6, normalization="batch")),
+    "layer normalised": problem(Dense(units=6, normalization="layer")),
+    "convolution of a sequence": problem(Conv(kind="conv", filters=3), shape=(5, 2)),
+    "convolution of an image": problem(
+        Conv(kind="conv", filters=3, pooling={}, normalization="batch"), shape=(4, 4, 2)
+    ),
+    "average pooling": problem(Conv(kind="conv", filters=3, pooling={"kind": "average"}), bottom=IMAGES),
+    "rebuilt by convolution": dataclasses.replace(
+        problem(Conv(kind="conv", filters=3, pooling={}), bottom=IMAGES, loss="mean_squared_error"),
+        output=Output(16, (2, 2, 3), grid=(4, 4, 1), kernel_size=3),
+    ),
+    "lstm": problem(Lstm(kind="lstm", units=4), shape=(3, 2)),
+    "gru": problem(Gru(kind="gru", units=4), shape=(3, 2)),
+    "two lstm": problem(Lstm(kind="lstm", units=4), Lstm(kind="lstm", units=3), shape=(3, 2)),
+    "custom": problem(Custom(kind="custom", function="tests.test_engine:swish", options={"units": 5})),
+    "two inputs": problem(Dense(units=5), bottom=TWO_INPUTS),
+    "richer head": problem(head=(Dense(units=5), Dense(units=4, activation="tanh"))),
+    "regression": problem(outputs=1, loss="mean_squared_error"),
+}
+DROPPING = {
+    "dropout": problem(Dense(units=6, dropout=0.5)),
+    "dropout in two layers": problem(Dense(units=6, dropout=0.5), Dense(units=6, dropout=0.2)),
+}
+
+
 VARIANTS = {
     **{name: problem(optimizer=optimizer) for name, optimizer in OPTIMIZERS.items()},
-    "relu": problem(layers=(Layer(units=6, activation="relu", initializer="he_uniform"),)),
-    "sigmoid": problem(layers=(Layer(units=6, activation="sigmoid"),)),
+    "relu": problem(Dense(units=6, activation="relu", initializer="he_uniform")),
+    "sigmoid": problem(Dense(units=6, activation="sigmoid")),
     "inputs of their own": problem(shared_inputs=False),
-    "reconstruction": problem(loss="mean_squared_error", outputs=4),
-    "two layers": problem(layers=(Layer(units=6, activation="tanh"), Layer(units=5, activation="elu"))),
+    "reconstruction": reconstructing(),
+    "two layers": problem(Dense(units=6, activation="tanh"), Dense(units=5, activation="elu")),
     "batch of all rows": problem(batch_size=ROWS),
     "batch that divides the rows": problem(batch_size=10),
-    "reconstruction of inputs of their own": problem(
-        loss="mean_squared_error", outputs=4, shared_inputs=False, shared_targets=False
-    ),
-    "masking noise": problem(loss="mean_squared_error", outputs=4, noise=MaskingNoise(rate=0.25)),
-    "gaussian noise": problem(
-        loss="mean_squared_error", outputs=4, noise=GaussianNoise(kind="gaussian", sd=0.3), shared_inputs=False
-    ),
-    "head alone": problem(layers=()),
+    "reconstruction of inputs of their own": reconstructing(shared_inputs=False, shared_targets=False),
+    "masking noise": reconstructing(noise=MaskingNoise(rate=0.25)),
+    "gaussian noise": reconstructing(noise=GaussianNoise(kind="gaussian", sd=0.3), shared_inputs=False),
+    "head alone": problem(hidden=(), output=Output(3, (4,))),
     "a factor of the learning rate": problem(factors=(0.25, 1.0)),
     "factors with adam": problem(factors=(0.25, 1.0), optimizer=OPTIMIZERS["adam"]),
     "a layer of factor 0": problem(factors=(0.0, 1.0)),
+    **KINDS,
 }
+EVERY = {**VARIANTS, **DROPPING}
 
 
 def material(problem: Problem, seeds: list[int]):
@@ -66,19 +137,17 @@ def material(problem: Problem, seeds: list[int]):
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(ROWS, *problem.input_shape)).astype(np.float32)
     if problem.loss == "categorical_crossentropy":
-        learnable = (inputs @ rng.normal(size=(inputs.shape[1], problem.outputs))).argmax(axis=1)
-        targets = np.eye(problem.outputs, dtype=np.float32)[learnable]
+        rows = inputs.reshape(ROWS, -1)
+        learnable = (rows @ rng.normal(size=(rows.shape[1], problem.output.width))).argmax(axis=1)
+        targets = np.eye(problem.output.width, dtype=np.float32)[learnable]
     else:
-        targets = inputs
+        targets = inputs if problem.output.width == inputs.shape[-1] else inputs.sum(axis=-1, keepdims=True)
     if not problem.shared_targets:
         targets = np.stack([inputs * (1 + seed / 100) for seed in seeds]).astype(np.float32)
     if not problem.shared_inputs:
         inputs = np.stack([inputs * (1 + seed / 100) for seed in seeds]).astype(np.float32)
-    weights, shape = [], problem.input_shape
-    for layer in problem.layers:
-        weights += network.initial_weights(layer, shape, seeds)
-        shape = (layer.units,)
-    weights += network.initial_weights(problem.outputs, shape, [seed + 1000 for seed in seeds])
+    weights = [values for piece in problem.hidden for values in network.initial_weights(piece, seeds)]
+    weights += network.initial_weights(problem.output, [seed + 1000 for seed in seeds])
     order = np.stack([
         [np.random.default_rng([seed, epoch]).permutation(ROWS) for epoch in range(EPOCHS)] for seed in seeds
     ]).astype(np.int32)  # fmt: skip
@@ -90,16 +159,23 @@ def keras_fit(problem: Problem, weights, inputs, targets, order, key) -> list[np
     """The same stage by Keras for one replica: ``fit`` epoch by epoch in the given order, minibatch by minibatch
     where noise is drawn for each, and by Keras's own optimizers, one a layer, where learning rates differ.
     """
-    model = network.trainee(problem.layers, problem.outputs, problem.input_shape)
-    model.set_weights(weights)
+    built = network.trainee(problem.hidden, problem.output)
+    model = built.model
+    model.set_weights(built.in_keras_order(weights))
     losses = {
         "categorical_crossentropy": keras.losses.CategoricalCrossentropy(from_logits=True),
         "mean_squared_error": keras.losses.MeanSquaredError(),
     }
     loss, step = losses[problem.loss], 0
     if problem.factors:
-        return layer_by_layer(problem, model, loss, inputs, targets, order)
-    model.compile(network.optimizer(problem.optimizer), loss)
+        layer_by_layer(problem, built, loss, inputs, targets, order)
+        return [weight.numpy() for weight in built.weights]
+    for number, generator in enumerate(generators(model)):
+        generator.assign(engine._generator_state(key[np.newaxis], number)[0])
+    # Dropout draws alike only where both are compiled; a recurrent layer takes Keras longer to trace than to run.
+    recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model.layers)
+    how = {"jit_compile": bool(generators(model)), "run_eagerly": recurrent}
+    model.compile(network.optimizer(problem.optimizer), loss, **how)
     for rows in order:
         if problem.noise is None:
             model.fit(inputs[rows], targets[rows], batch_size=problem.batch_size, epochs=1, shuffle=False, verbose=0)
@@ -107,11 +183,19 @@ def keras_fit(problem: Problem, weights, inputs, targets, order, key) -> list[np
         for chosen in np.split(rows, range(problem.batch_size, ROWS, problem.batch_size)):
             model.train_on_batch(noisy(problem.noise, inputs[chosen], key, step), targets[chosen])
             step += 1
-    return model.get_weights()
+    return [weight.numpy() for weight in built.weights]
 
 
-def layer_by_layer(problem: Problem, model, loss, inputs, targets, order) -> list[np.ndarray]:
-    moved = [pair for pair in zip(model.layers, problem.factors, strict=True) if pair[1]]
+def generators(model: keras.Model) -> list[keras.Variable]:
+    """The states of a model's dropout, in the order of its layers; compiled, they draw what the engine draws."""
+    known = {id(weight) for weight in model.weights}
+    return [variable for variable in model.non_trainable_variables if id(variable) not in known]
+
+
+def layer_by_layer(problem: Problem, built: network.Built, loss, inputs, targets, order) -> None:
+    model, moved = built.model, []
+    for (layer,), factor in zip(built.pieces, problem.factors, strict=True):
+        moved += [(layer, factor)] if factor else []
     optimizers = [network.optimizer(problem.optimizer, factor=factor) for _, factor in moved]
     for chosen in (c for rows in order for c in np.split(rows, range(problem.batch_size, ROWS, problem.batch_size))):
         with tf.GradientTape() as tape:
@@ -120,7 +204,6 @@ def layer_by_layer(problem: Problem, model, loss, inputs, targets, order) -> lis
         gradients = tape.gradient(value, [[variable.value for variable in own] for own in variables])
         for optimizer, gradient, own in zip(optimizers, gradients, variables, strict=True):
             optimizer.apply(gradient, own)
-    return model.get_weights()
 
 
 def noisy(noise, rows: np.ndarray, key: np.ndarray, step: int) -> np.ndarray:
@@ -142,7 +225,7 @@ def numbers(draw, shape: tuple[int, ...], key: np.ndarray, step: int) -> np.ndar
     return compiled(tf.constant(key), tf.constant(step)).numpy()
 
 
-@pytest.mark.parametrize("problem", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("problem", EVERY.values(), ids=EVERY.keys())
 def test_block_is_invisible(problem: Problem):
     """A seed's weights and losses have the same bits whatever seeds share its block and wherever it stands."""
     one = engine.fit(problem, *material(problem, [0, 1, 2, 3, 4]))
@@ -153,12 +236,12 @@ def test_block_is_invisible(problem: Problem):
         np.testing.assert_array_equal(one.loss_curve[place], other.loss_curve[elsewhere])
 
 
-@pytest.mark.parametrize("problem", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("problem", EVERY.values(), ids=EVERY.keys())
 def test_stage_is_keras(problem: Problem):
     """From equal weights and in equal order, ``keras.Model.fit`` reaches the same weights, to 2e-5."""
     weights, inputs, targets, order, keys = material(problem, [3, 1, 4, 5, 9])
     fitted = engine.fit(problem, weights, inputs, targets, order, keys)
-    for place in (0, 3):
+    for place in (0, 3) if problem.hidden and problem.hidden[0].layer.vectorised else (3,):
         own = inputs if problem.shared_inputs else inputs[place]
         wanted = targets if problem.shared_targets else targets[place]
         expected = keras_fit(problem, [values[place] for values in weights], own, wanted, order[place], keys[place])
@@ -166,7 +249,7 @@ def test_stage_is_keras(problem: Problem):
             np.testing.assert_allclose(values[place], same, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("problem", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("problem", EVERY.values(), ids=EVERY.keys())
 def test_stage_is_deterministic_and_moves_every_weight(problem: Problem):
     """Called twice, a program gives the same bits, from fresh optimizer state; and every weight array has moved."""
     given = material(problem, [0, 1, 2, 3, 4])
@@ -183,7 +266,7 @@ def test_loss_curve_is_the_mean_loss_of_the_epoch():
     weights, inputs, targets, order, _ = material(whole, [0, 1, 2, 3, 4])
     curve = engine.fit(whole, weights, inputs, targets, order).loss_curve
     assert curve.shape == (5, EPOCHS)
-    model = network.trainee(whole.layers, whole.outputs, whole.input_shape)
+    model = network.trainee(whole.hidden, whole.output).model
     model.set_weights([values[1] for values in weights])
     logits = np.asarray(model(inputs), np.float64)
     loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - (logits * targets).sum(axis=1))
@@ -200,7 +283,7 @@ def test_training_makes_progress():
 
 def test_a_diverging_seed_disturbs_no_other():
     """A seed whose weights overflow ends in NaN, and its neighbours have the bits they have without it."""
-    plain = problem(loss="mean_squared_error", outputs=4)
+    plain = reconstructing()
     weights, inputs, targets, order, _ = material(plain, [0, 1, 2, 3, 4])
     calm = engine.fit(plain, weights, inputs, targets, order)
     wild = [values.copy() for values in weights]
@@ -212,18 +295,21 @@ def test_a_diverging_seed_disturbs_no_other():
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_apply_is_the_layer(shared: bool):
-    """Features are what the Keras layer gives for the same weights, for every seed."""
-    layer, rng = Layer(units=6, activation="softplus"), np.random.default_rng(1)
-    weights = network.initial_weights(layer, (4,), [1, 2, 3])
-    inputs = rng.normal(size=(20, 4) if shared else (3, 20, 4)).astype(np.float32)
-    made = engine.apply(layer, weights, inputs, shared_inputs=shared)
+@pytest.mark.parametrize("problem", KINDS.values(), ids=KINDS.keys())
+def test_apply_is_the_model_in_inference(problem: Problem, shared: bool):
+    """Features and answers, piece by piece, are what the whole Keras model gives for the same weights."""
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(20, *problem.input_shape) if shared else (3, 20, *problem.input_shape)).astype(np.float32)
+    weights, made, together = [], inputs, shared
+    for piece in (*problem.hidden, problem.output):
+        own = network.initial_weights(piece, [1, 2, 3])
+        made = engine.apply(piece, own, made, shared_inputs=together)
+        weights, together = [*weights, *own], False
+    built = network.trainee(problem.hidden, problem.output)
     for place in range(3):
-        plain = network.hidden_layer(layer)
-        plain.build((None, 4))
-        plain.set_weights([values[place] for values in weights])
-        own = inputs if shared else inputs[place]
-        np.testing.assert_allclose(made[place], plain(own), rtol=1e-6, atol=1e-6)
+        built.model.set_weights(built.in_keras_order([values[place] for values in weights]))
+        expected = built.model(inputs if shared else inputs[place], training=False)
+        np.testing.assert_allclose(made[place], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_seed_goes_through_the_same_interface():
@@ -238,7 +324,7 @@ def test_one_seed_goes_through_the_same_interface():
 
 def test_masking_noise_masks_its_share():
     """Over many steps the share of inputs set to zero is the rate, and no two steps or seeds have the same mask."""
-    masking = problem(loss="mean_squared_error", outputs=4, noise=MaskingNoise(rate=0.25))
+    masking = reconstructing(noise=MaskingNoise(rate=0.25))
     program = engine._Program(masking)
     ones = tf.ones((5, 16, 4))
     keys = tf.constant([[seed, 77 * seed] for seed in range(5)])

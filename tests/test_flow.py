@@ -24,7 +24,7 @@ import layerwise
 from flows import environment, server
 from flows.study import Outcome, run_study
 from layerwise import datasets, engine
-from layerwise.pretraining import Result
+from layerwise.answers import Result
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
 from tasks.tracking.store import open_store, store_uri

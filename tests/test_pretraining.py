@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import layerwise
-from layerwise import datasets, engine, network, pretraining
-from layerwise.pretraining import Block, Depth, Memory
+from layerwise import answers, datasets, engine, identity, models, network, pretraining, stages
+from layerwise.answers import Memory
+from layerwise.stages import Block, Depth
 from tests.studies import small
 
 RECONSTRUCTION = {"objective": "reconstruction"}
@@ -47,14 +48,14 @@ def trained(study, arm: str, *, seeds: tuple[int, ...] | None = None, repeat: st
     """Every depth of an arm's first block, from nothing; ``seeds`` puts others into the block."""
     pretraining._FEATURES.clear()
     data = datasets.generate(study.data)
-    block = next(pretraining.blocks(study, arm, data.digest, repeat))
+    block = next(stages.blocks(study, arm, data.digest, repeat))
     if seeds:
         block = dataclasses.replace(block, seeds=seeds)
     return list(pretraining.depths(block, data, steps=Memory()))
 
 
 def weights(depth: Depth, position: int) -> dict[str, list[np.ndarray]]:
-    return {kept.name: kept.weights(position) for kept in depth.networks()}
+    return {kept.name: [values[position] for values in kept.stacks] for kept in depth.networks()}
 
 
 def assert_same(one: Depth, other: Depth, *, places: tuple[int, int] | None = None) -> None:
@@ -136,7 +137,7 @@ def test_frozen_layers_keep_their_bits_and_the_new_one_moves(arm: str):
         for lower, kept in zip(frozen, above.chain, strict=False):
             for values, same in zip(lower.hidden, kept.hidden, strict=True):
                 np.testing.assert_array_equal(values, same)
-        start = pretraining._fresh_layer(block, above.depth, (10,))
+        start = pretraining._fresh_layer(block, above.depth)
         for before, after in zip(start, above.chain[-1].hidden, strict=True):
             assert (before != after).reshape(10, -1).any(axis=1).all()
 
@@ -184,9 +185,10 @@ def test_learning_rate_factors_hold_layers_still():
 
 def keras_model(block: Block, depth: int, kind: str, parts: list[np.ndarray], trainable: set[int]) -> keras.Model:
     """A whole Keras network of which only some hidden layers (from 1) and the output layer train."""
-    make = network.autoencoder if kind == "autoencoder" else network.classifier
-    arguments = (block.layers[:depth],) if kind == "autoencoder" else (block.layers[:depth], 3)
-    model = make(*arguments, (2,))
+    hidden = models.hidden_layers(block, depth)
+    width, activation = (2, "linear") if kind == "autoencoder" else (3, "softmax")
+    output = network.Output(width, network.features_shape(hidden[-1]))
+    model = network.whole(hidden, output, "whole", activation=activation).model
     for level in range(1, depth + 1):
         model.get_layer(f"hidden_{level:02d}").trainable = level in trainable
     model.set_weights(parts)
@@ -224,11 +226,11 @@ def test_every_stage_is_keras(monkeypatch: pytest.MonkeyPatch, arm: str, stage: 
     ]
     below = (
         []
-        if len(problem.layers) == level
-        else [v[seed] for r in done.chain[: level - len(problem.layers)] for v in r.hidden]
+        if len(problem.hidden) == level
+        else [v[seed] for r in done.chain[: level - len(problem.hidden)] for v in r.hidden]
     )
     kind = "autoencoder" if problem.loss == "mean_squared_error" else "classifier"
-    moving = set(range(level - len(problem.layers) + 1, level + 1))
+    moving = set(range(level - len(problem.hidden) + 1, level + 1))
     model = keras_model(done.block, level, kind, [*below, *(v[seed] for v in start)], moving)
     loss = "mean_squared_error" if kind == "autoencoder" else "categorical_crossentropy"
     model.compile(network.optimizer(problem.optimizer), loss)
@@ -252,8 +254,8 @@ def test_a_full_stage_is_keras_on_a_well_conditioned_case():
     seen = block.view(data)
     stage = pretraining._Stage("base", 1, "labels", study.training)
     order = pretraining._orders(block, seen.train, stage)[1]
-    start = pretraining._fresh_layer(block, 1, (2,))
-    output = pretraining._fresh("output", 0, 3, (5,), block.seeds)
+    start = pretraining._fresh_layer(block, 1)
+    output = pretraining._fresh("output", 0, network.Output(3, (5,)), block.seeds)
     model = keras_model(block, 1, "classifier", [values[1] for values in (*start, *output)], {1})
     model.compile(network.optimizer(study.training.optimizer), "categorical_crossentropy")
     for rows in order:
@@ -266,7 +268,7 @@ def test_a_frozen_layer_that_moves_fails_the_run(monkeypatch: pytest.MonkeyPatch
     """The check at run time sees a change of a frozen layer while another one trains."""
     study = small(depth=2)
     data = datasets.generate(study.data)
-    block = next(pretraining.blocks(study, "greedy", data.digest))
+    block = next(stages.blocks(study, "greedy", data.digest))
     first = pretraining.base(block, data, "d1")
     fit = engine.fit
 
@@ -301,7 +303,7 @@ def test_random_frozen_is_untrained():
     """The hidden layers of the control are the initial ones; only its head has been trained."""
     depths = trained(with_arms(depth=2), "random_frozen")
     for level, result in enumerate(depths[-1].chain, start=1):
-        start = pretraining._fresh_layer(depths[0].block, level, (2,) if level == 1 else (10,))
+        start = pretraining._fresh_layer(depths[0].block, level)
         for values, same in zip(result.hidden, start, strict=True):
             np.testing.assert_array_equal(values, same)
     assert depths[-1].head.loss_curve.shape[1] == 2
@@ -330,12 +332,12 @@ def test_layers_of_different_widths_are_stacked():
 def test_more_seeds_leave_finished_blocks_as_they_are():
     """Three seeds and twelve: the shared block has the same digest, and only the seeds asked for count."""
     study = small(depth=1, seeds=12)
-    first, second = pretraining.blocks(study, "greedy", "data")
-    [few] = pretraining.blocks(small(depth=1), "greedy", "data")
-    assert pretraining.greedy_digest(few, 1, "") == pretraining.greedy_digest(first, 1, "")
+    first, second = stages.blocks(study, "greedy", "data")
+    [few] = stages.blocks(small(depth=1), "greedy", "data")
+    assert identity.greedy_digest(few, 1, "") == identity.greedy_digest(first, 1, "")
     assert (few.reported, first.reported, second.reported) == (3, 10, 2)
     depth = next(pretraining.depths(second, datasets.generate(study.data)))
-    assert [row["seed"] for row in pretraining.rows(depth)] == [10, 11]
+    assert [row["seed"] for row in answers.rows(depth)] == [10, 11]
 
 
 def test_adding_a_layer_costs_the_same_at_every_depth(monkeypatch: pytest.MonkeyPatch):
@@ -355,7 +357,7 @@ def test_digest_follows_everything_that_decides_bits():
     """A stage's digest changes with training, layer, seeds, noise, scaling, repeat and data, and with nothing else."""
 
     def digest(study, arm="greedy", repeat="", data="d"):
-        return pretraining.greedy_digest(next(pretraining.blocks(study, arm, data, repeat)), 1, "")
+        return identity.greedy_digest(next(stages.blocks(study, arm, data, repeat)), 1, "")
 
     base = digest(small(depth=2))
     assert digest(small(depth=5, seeds=9, question="another", name="other")) == base
@@ -407,8 +409,8 @@ def test_models_say_what_is_frozen():
 
     def trainable(arm: str) -> dict[str, list[bool]]:
         depth, data = trained(study, arm)[-1], datasets.generate(study.data)
-        models = {kept.name: pretraining.keras_model(kept, 0, data) for kept in depth.networks()}
-        return {name: [layer.trainable for layer in model.layers] for name, model in models.items()}
+        found = {kept.name: models.keras_model(kept, 0, data) for kept in depth.networks()}
+        return {name: [layer.trainable for layer in model.layers[1:]] for name, model in found.items()}
 
     assert trainable("supervised") == {"depth-03": [False, False, True, True]}
     assert trainable("tuned_both") == {

@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows import environment
-from layerwise import datasets, pretraining
-from layerwise.pretraining import Depth, Evaluation, StageResult
+from layerwise import datasets, models, stages
+from layerwise.stages import Depth, Evaluation, StageResult
 from layerwise.statistics import summarise
 from layerwise.study import Study
 from tasks import publishing
@@ -39,7 +39,7 @@ def stage(depth: int, diverged: list[bool]) -> StageResult:
 
 def scored(asked: Study, *outcomes: list[bool], score_diverged: list[bool] | None = None) -> Depth:
     """The highest of some depths, with the seeds that had diverged when each was trained."""
-    (block,) = pretraining.blocks(asked, "greedy", datasets.generate(asked.data).digest)
+    (block,) = stages.blocks(asked, "greedy", datasets.generate(asked.data).digest)
     chain = tuple(stage(depth, diverged) for depth, diverged in enumerate(outcomes, start=1))
     found = np.array((score_diverged or outcomes[-1]) + [False] * 7)
     values = np.where(found, np.nan, np.linspace(0.1, 1, 10))
@@ -133,9 +133,11 @@ def test_curves_are_a_table_by_depth_and_epoch() -> None:
 
 def test_a_depth_has_one_template() -> None:
     """The models of all seeds of a depth are written from one saved architecture."""
-    layers = small(depth=2).network.hidden
-    first = publishing._template("classifier", layers, 2, 3, (2,))
-    assert publishing._template("classifier", layers, 2, 3, (2,)) is first
+    data = datasets.generate(small(depth=2).data)
+    blocks = list(stages.blocks(small(depth=2, seeds=20), "greedy", data.digest))
+    kept = [stages.Network("depth-02", "classifier", block, 2, 2, ()) for block in blocks]
+    first, second = (publishing._template(models.architecture(network, data)) for network in kept)
+    assert second is first
     assert len(first.slots) == 6
 
 

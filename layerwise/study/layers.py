@@ -355,6 +355,12 @@ class Network(Part):
         """The encoder of each input, if there are several."""
         return self.inputs or {}
 
+    @property
+    def every_layer(self) -> tuple[AnyLayer, ...]:
+        """All layers that are written anywhere in the network: hidden, of encoders, of the head."""
+        encoders = (layer for encoder in self.encoders.values() for layer in encoder.layers)
+        return (*self.layers, *encoders, *(self.head or ()))
+
     def bottom(self, features: int) -> Bottom:
         """What stands below the first hidden layer, for rows of so many features."""
         return Bottom(features, self.input, tuple(self.encoders.items()))

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from layerwise import imported
 from layerwise.study.arms import Arm, Procedure, in_one_word
 from layerwise.study.data import DataSet, check_labels
-from layerwise.study.layers import Network, check_shapes, incoming_shapes, shape_below, unrolled
+from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
 from layerwise.study.parts import Part, digest_of, nearest
 from layerwise.study.training import FineTune, Training
 
@@ -137,7 +138,14 @@ class Study(Part):
 
     def digest(self, repeat: str = "") -> str:
         """The run key: SHA-256 over the resolved study and the name of the repeat, as 32 hex digits."""
-        return digest_of({"study": self.canonical(), "repeat": repeat})
+        code = {path: imported.code_digest(path) for path in sorted(self._functions())}
+        return digest_of({"study": self.canonical(), "repeat": repeat} | ({"code": code} if code else {}))
+
+    def _functions(self) -> set[str]:
+        """The import paths of the user's functions that the study names."""
+        networks = [self.network, *(arm.network for arm in self.arms.values() if arm.network is not None)]
+        layers = [layer for network in networks for layer in network.every_layer]
+        return {layer.function for layer in layers if isinstance(layer, Custom)}
 
 
 def check_procedure(study: Study, arm: str) -> None:

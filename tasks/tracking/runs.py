@@ -480,9 +480,18 @@ def _hidden(layers: Sequence[AnyLayer]) -> dict[str, str]:
     units = [(value, len(list(same))) for value, same in groupby(layer.label for layer in layers)]
     return {
         "hidden_units": ", ".join(f"{value} x {times}" if times > 1 else str(value) for value, times in units),
-        "hidden_activation": ", ".join(value for value, _ in groupby(getattr(layer, "activation", "custom") for layer in layers)),
-        "hidden_initializer": ", ".join(value for value, _ in groupby(getattr(layer, "initializer", "custom") for layer in layers)),
+        "hidden_activation": ", ".join(
+            value for value, _ in groupby(getattr(layer, "activation", "custom") for layer in layers)
+        ),
+        "hidden_initializer": ", ".join(
+            value for value, _ in groupby(getattr(layer, "initializer", "custom") for layer in layers)
+        ),
     }
+
+
+def _each(layers: Sequence[AnyLayer], setting: str) -> list[str]:
+    """A setting of the layers, bottom up, once for each stretch of equal ones."""
+    return [str(value) for value, _ in groupby(getattr(layer, setting, "custom") for layer in layers)]
 
 
 def _tags(values: Mapping[str, str]) -> list[RunTag]:
