@@ -77,8 +77,16 @@ def assert_same(one: list[stages.Depth], other: list[stages.Depth], places: dict
                 np.testing.assert_array_equal(values, same)
 
 
-@pytest.mark.parametrize("arm", ARMS)
-@pytest.mark.parametrize("stack", STACKS)
+QUICK = ("convolutions", "recurrent", "two inputs", "dropout")
+"""Stacks whose autoencoders `make test` tries too; those of the others are slow, since all has to be compiled."""
+CASES = [
+    pytest.param(stack, arm, marks=() if arm == "supervised" or stack in QUICK else pytest.mark.slow)
+    for stack in STACKS
+    for arm in ARMS
+]
+
+
+@pytest.mark.parametrize(("stack", "arm"), CASES)
 def test_a_stack_keeps_the_promises(stack: str, arm: str):
     """Company, later layers and resuming change no bit; the layers below stay as they are, and the new one moves."""
     straight = trained(study(stack), arm)
@@ -103,22 +111,21 @@ def test_a_stack_keeps_the_promises(stack: str, arm: str):
         assert any(moved)
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_kept_models_score_what_was_recorded(stack: str):
+@pytest.mark.parametrize(("stack", "arm"), CASES)
+def test_kept_models_score_what_was_recorded(stack: str, arm: str):
     """Every depth's whole Keras model gives, on the test part, the accuracy that was recorded for its seed."""
     asked = study(stack)
     data = datasets.generate(asked.data)
     rows, targets = data.inputs[40:], data.targets[40:]
-    for arm in ARMS:
-        for depth in trained(asked, arm):
-            for kept in depth.networks():
-                made = models.outputs(models.keras_model(kept, 1, data), kept, rows)
-                if kept.kind == "autoencoder":
-                    expected = depth.evaluation.metrics["test_reconstruction_mse"][1]
-                    assert np.square(made - rows).mean() == pytest.approx(expected, rel=1e-4)
-                else:
-                    scores = depth.fine_tuned if kept.name.endswith("fine-tuned") else depth
-                    assert (made.argmax(axis=1) == targets).mean() == scores.evaluation.metrics["test_accuracy"][1]
+    for depth in trained(asked, arm):
+        for kept in depth.networks():
+            made = models.outputs(models.keras_model(kept, 1, data), kept, rows)
+            if kept.kind == "autoencoder":
+                expected = depth.evaluation.metrics["test_reconstruction_mse"][1]
+                assert np.square(made - rows).mean() == pytest.approx(expected, rel=1e-4)
+            else:
+                scores = depth.fine_tuned if kept.name.endswith("fine-tuned") else depth
+                assert (made.argmax(axis=1) == targets).mean() == scores.evaluation.metrics["test_accuracy"][1]
 
 
 def test_a_lower_recurrent_layer_hands_on_all_its_states():
