@@ -721,6 +721,7 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
         [0.82]
     """
     data, memory = datasets.generate(study.data), Memory()
+    datasets.check_seeds(study, data)
     trained: dict[str, tuple[Depth, ...]] = {}
     for arm in study.arms:
         found = []

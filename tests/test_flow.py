@@ -486,16 +486,30 @@ def test_a_study_says_which_models_are_kept(lab: Lab, track: str, expected: list
         assert {name: list(values) for name, values in lab.history(run).items()} == {key: [1, 2] for key in SCORES}
 
 
-def test_data_that_cannot_be_used_opens_no_runs(lab: Lab) -> None:
-    """A split whose training part lacks a class is refused in the study's words before a run is made."""
-    asked = small(
-        name="lacking",
-        data={"source": "blobs", "samples": 120, "split": {"train": 2, "test": 118}},
-        training={"epochs": 2, "batch_size": 2},
-    )
-    with pytest.raises(StudyError, match=r"the training part of 2 rows has no row of class \d"):
+BAD_DATA: dict[str, tuple[dict[str, Any], str]] = {
+    "class missing": (
+        {"source": "blobs", "samples": 120, "split": {"train": 2, "test": 118}},
+        r"the training part of 2 rows has no row of class \d",
+    ),
+    "class missing for a seed": (
+        {"source": "wine", "split": {"train": 6, "test": 172}, "labels": 3},
+        r"the training part of 6 rows that seed \d draws has no row of class class_2",
+    ),
+    "constant feature": ({"source": "digits", "scaling": "standard"}, r"feature 0 is constant .+ standard scaling"),
+    "constant feature, too": ({"source": "digits", "scaling": "min_max"}, r"feature 0 is constant .+ min_max scaling"),
+    "infinite values": ({"source": "blobs", "cluster_std": 1e300}, r"the inputs hold NaN or infinite values"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_DATA)
+def test_data_that_cannot_be_used_opens_no_runs(lab: Lab, fits: list[str], mistake: str) -> None:
+    """Data that some arm or seed cannot use are refused in the study's words before a run is made or a stage trains."""
+    data, expected = BAD_DATA[mistake]
+    asked = small(name="bad-data", data=data, training={"epochs": 2, "batch_size": 2})
+    with pytest.raises(StudyError, match=expected):
         lab.run(asked)
-    assert lab.client.get_experiment_by_name("lacking") is None
+    assert fits == []
+    assert lab.client.get_experiment_by_name("bad-data") is None
 
 
 # --- Arms --------------------------------------------------------------------------------------------------
