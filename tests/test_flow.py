@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -548,7 +549,7 @@ def test_every_kind_of_arm_has_the_bits_of_the_plain_loop(lab: Lab) -> None:
 
 
 def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
-    """Three arms on one autoencoder pretrain it once between them."""
+    """Three arms on one autoencoder pretrain it once between them; the task runs of two find its results."""
     encoder = {"objective": "reconstruction"}
     arms = {
         "frozen": encoder,
@@ -559,3 +560,19 @@ def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
     fits.clear()
     lab.run(asked)
     assert len(fits) == 2 + 2 + 1 + 2  # two autoencoders; two heads for the first two arms; one tuning; two heads
+    states = task_states(lab, "shared")
+    for stage in ("base", "add layer 2"):
+        assert [states[f"{arm} seeds 0-9: {stage}"] for arm in arms] == ["Completed", "Cached", "Cached"]
+
+
+def task_states(lab: Lab, study: str) -> dict[str, str]:
+    """Task run -> how it ended, in the flow run of a study; what was found and not computed is Cached."""
+    (flow_run,) = ask(f"{lab.url}/flow_runs/filter", {"flow_runs": {"name": {"any_": [study]}}})
+    of_this_run = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
+    deadline = time.monotonic() + 30
+    while True:  # the server takes in the tasks' ends a little later than the flow's
+        states = {task["name"]: task["state_name"] for task in ask(f"{lab.url}/task_runs/filter", of_this_run)}
+        if "close MLflow runs" in states and set(states.values()) <= {"Completed", "Cached"}:
+            return states
+        assert time.monotonic() < deadline, states
+        time.sleep(0.1)
