@@ -136,7 +136,7 @@ class Evaluation:
         metrics: name -> ``(seeds,)`` float64. For each part (``train``, ``test`` and ``validation`` if there is one)
             ``_accuracy`` in 0..1 and ``_loss`` in nats a row; where there is a reconstruction,
             ``_reconstruction_mse`` in squared units of the inputs and ``reconstruction_r2``; ``live_units`` and
-            ``effective_rank`` of the newest layer on the training rows. Not finite where the seed has diverged.
+            ``effective_rank`` of the newest layer on the training rows. Of no meaning where the seed has diverged.
         diverged: ``(seeds,)`` bool.
         collapsed: ``(seeds,)`` bool, see :func:`layerwise.outcomes.collapsed`; False without a reconstruction.
         digest: identity of the scores.
@@ -746,9 +746,14 @@ def rows(depth: Depth) -> Iterator[dict[str, Any]]:
 
 def _scores(evaluation: Evaluation, position: int, prefix: str) -> dict[str, Any]:
     outcome = {"diverged": evaluation.diverged[position], "collapsed": evaluation.collapsed[position]}
+    # A diverged seed has no scores, though some look like one: a network that answers NaN is taken to say class 0.
+    lost = outcome["diverged"]
     return {
         **{f"{prefix}{name}": bool(value) for name, value in outcome.items()},
-        **{f"{prefix}{name}": float(values[position]) for name, values in evaluation.metrics.items()},
+        **{
+            f"{prefix}{name}": np.nan if lost else float(values[position])
+            for name, values in evaluation.metrics.items()
+        },
     }
 
 

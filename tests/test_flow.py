@@ -20,9 +20,10 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from rich.console import Console
 
 import layerwise
-from flows import environment, server
+from flows import environment, running, server
 from flows.study import Outcome, run_study
 from layerwise import datasets, engine
 from layerwise.pretraining import Result
@@ -96,10 +97,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     root = tmp_path_factory.mktemp("lab")
     before = dict(os.environ)
     environment.prepare(root)
-    with server.start(root) as running:
+    with server.start(root) as prefect:
         client = open_store(root)
-        with running.ready():
-            yield Lab(root, running.url, client)
+        with prefect.ready():
+            yield Lab(root, prefect.url, client)
     os.environ.clear()
     os.environ.update(before)
 
@@ -440,7 +441,7 @@ def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: py
 
 
 @pytest.mark.parametrize("learning_rate", [1e6, 1e25], ids=["infinite", "not a number"])
-def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float) -> None:
+def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float, capsys: pytest.CaptureFixture[str]) -> None:
     """Seeds that diverge are counted and tagged, carry no score or model, and end FINISHED without an average."""
     training = {"optimizer": {"name": "sgd", "learning_rate": learning_rate}, "epochs": 2}
     asked = small(name=f"diverges-{learning_rate:.0e}".replace("+", ""), depth=2, training=training)
@@ -454,8 +455,16 @@ def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float) -> None
     (arm,) = lab.runs(asked, "arm")
     history = lab.history(arm)
     assert history["seeds"] == history["diverged"] == {1: 3, 2: 3}
-    assert not [name for name in history if name.endswith(("_mean", "_sd", "_ci_low", "_ci_high"))]
+    assert not [name for name in history if name.endswith(AGGREGATES)]
     assert "no seed is intact" in lab.runs(asked, "study")[0].data.tags["layerwise.answer"]
+
+    capsys.readouterr()
+    assert running._report(asked, ended, Console(width=running.TABLE_WIDTH)) == running.DONE
+    said, complaint = capsys.readouterr()
+    table = [line.split() for line in said.splitlines()[1:4]]
+    assert table == [["depth", "layers", "seeds", "diverged"], ["1", "2", "3", "3"], ["2", "3", "3", "3"]]
+    assert "greedy: no seed is intact at depth 1 and depth 2; nothing to compare." in said.splitlines()
+    assert complaint == ""
 
 
 def test_a_seed_that_diverges_keeps_what_it_was_before(lab: Lab) -> None:
