@@ -30,6 +30,7 @@ from layerwise.pretraining import Result
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
 from tasks.tracking.store import open_store, store_uri
+from tasks.tracking.views import SECTIONS
 from tests.studies import small
 from tests.test_server import ask
 
@@ -555,6 +556,8 @@ def test_every_kind_of_arm_has_the_bits_of_the_plain_loop(lab: Lab) -> None:
     assert names["random_frozen"] == names["scratch"] | {"depth-01"} == {"depth-01", "depth-02"}
     assert names["end_to_end"] == {"depth-02", "depth-02-autoencoder", "depth-02-fine-tuned"}  # as the arm it is of
     assert {"fine_tuned_test_accuracy", "train_reconstruction_mse"} <= lab.history(by_arm["autoencoder"]).keys()
+    published = {name for run in lab.runs(asked, "arm") for name in run.data.metrics}
+    assert {metric for metrics in SECTIONS.values() for metric in metrics} <= published, "the page has its charts"
 
 
 def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
