@@ -70,6 +70,7 @@ def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
 
 def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
     from tasks.tracking.store import TrackingError, open_store
+    from tasks.tracking.views import runs_page
 
     try:
         client = open_store(root)  # creates it where it is missing, so that the page has something to show
@@ -83,8 +84,8 @@ def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
         _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
         click.echo(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models")
         for experiment in _latest(client):
-            click.echo(f"         {_runs_page(mlflow_port, experiment)}   {experiment.name}")
-        click.echo('         At its top left choose "Model training", once.')
+            click.echo(f"         http://127.0.0.1:{mlflow_port}/{runs_page(experiment)}   {experiment.name}")
+        click.echo('         At its top left choose "Model training", and close the assistant at its right, once.')
         click.echo(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs")
         click.echo("Ctrl-C stops both.")
         return _watch({"mlflow": mlflow, "prefect": prefect})
@@ -94,11 +95,6 @@ def _latest(client: MlflowClient) -> list[Experiment]:
     latest_first = ["last_update_time DESC"]
     named = "name != 'Default'"  # MLflow's own, which holds no study
     return list(client.search_experiments(max_results=LINKS, filter_string=named, order_by=latest_first))
-
-
-def _runs_page(port: int, experiment: Experiment) -> str:
-    """An experiment's runs; MLflow opens it on pages for language models unless the address says otherwise."""
-    return f"http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
 
 
 def _mlflow_command(root: Path, port: int) -> list[str]:

@@ -33,6 +33,10 @@ def list_shipped() -> None:
 
 def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     """Print what a study trains at each stage, and which results exist already."""
+    from layerwise import datasets
+
+    data = datasets.generate(study.data)
+    datasets.check_seeds(study, data)
     console = Console()
     heading = Text.assemble((study.name, "bold"), f"  {study.question}" if study.question else "")
     console.print(heading, soft_wrap=True)
@@ -45,7 +49,7 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
         highlight=False,
         soft_wrap=True,
     )
-    survey = Survey(environment.results_folder(root))
+    survey = Survey(environment.results_folder(root), data)
     for arm in study.arms:
         _show_arm(study, arm, repeat, survey, console)
     left, known = len(survey.wanted - survey.found), len(survey.wanted)
@@ -90,17 +94,18 @@ class Survey:
     """The stages of an arm as digests alone: runs the algorithm's own order of stages, and trains none of them."""
 
     folder: Path
+    data: Data
     wanted: set[str] = field(default_factory=set)
     found: set[str] = field(default_factory=set)
     met: list[tuple[int, str, str]] = field(default_factory=list)
 
     def stages(self, study: Study, arm: str, repeat: str) -> dict[tuple[int, str], tuple[int, int]]:
         """``(depth, stage)`` -> how many blocks have it on disk, and how many there are."""
-        from layerwise import datasets, pretraining, stages
+        from layerwise import pretraining, stages
 
-        data, self.met = datasets.generate(study.data), []
-        for block in stages.blocks(study, arm, data.digest, repeat):
-            for _ in pretraining.depths(block, data, steps=self):
+        self.met = []
+        for block in stages.blocks(study, arm, self.data.digest, repeat):
+            for _ in pretraining.depths(block, self.data, steps=self):
                 pass
         done, blocks = Counter(), Counter()
         for depth, stage, digest in dict.fromkeys(self.met):

@@ -23,7 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from flows import progress
-from layerwise import answers, pretraining, stages, statistics
+from layerwise import answers, datasets, pretraining, stages, statistics
 from layerwise.datasets import Data
 from layerwise.stages import Block, Depth
 from layerwise.study import Study
@@ -94,6 +94,7 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
     """
     trained = Trained()
     data = training.generate_data(study.data)
+    datasets.check_seeds(study, data)
     with tracked(study, repeat, trained) as tree:
         bar = progress.begin(
             "training", sum(len(study.procedure(arm).depths) for arm in study.arms) * len(study.blocks())

@@ -104,6 +104,7 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
         [0.82]
     """
     data, memory = datasets.generate(study.data), Memory()
+    datasets.check_seeds(study, data)
     trained: dict[str, tuple[Depth, ...]] = {}
     for arm in study.arms:
         found = []
@@ -128,7 +129,12 @@ def rows(depth: Depth) -> Iterator[dict[str, Any]]:
 
 def _scores(evaluation: Evaluation, position: int, prefix: str) -> dict[str, Any]:
     outcome = {"diverged": evaluation.diverged[position], "collapsed": evaluation.collapsed[position]}
+    # A diverged seed has no scores, though some look like one: a network that answers NaN is taken to say class 0.
+    lost = outcome["diverged"]
     return {
         **{f"{prefix}{name}": bool(value) for name, value in outcome.items()},
-        **{f"{prefix}{name}": float(values[position]) for name, values in evaluation.metrics.items()},
+        **{
+            f"{prefix}{name}": float("nan") if lost else float(values[position])
+            for name, values in evaluation.metrics.items()
+        },
     }

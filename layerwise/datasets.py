@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from layerwise import streams
-from layerwise.study import Blobs, Circles, Classification, DataSet, Moons, Scaling, StudyError
+from layerwise.study import Blobs, Circles, Classification, DataSet, Moons, Scaling, Study, StudyError
 
 VERSION = 2
 """Raised whenever the same specification would give other arrays or parts."""
@@ -154,6 +154,37 @@ def view(spec: DataSet, data: Data, *, seeds: Sequence[int], labels: int | None,
     return _view(spec, _ByDigest(data), tuple(seeds), labels, scaling)
 
 
+def check_seeds(study: Study, data: Data) -> None:
+    """Refuse data of which some seed would see too little, before any seed trains.
+
+    Args:
+        study: its parts, seeds and scalings.
+        data: its data set, from :func:`generate`.
+
+    Raises:
+        StudyError: if a seed's training part lacks a class, or a feature that is to be scaled is constant on it.
+
+    Example:
+        >>> from layerwise.datasets import check_seeds, generate
+        >>> from layerwise.study import load
+        >>> study = load("blobs-supervised")
+        >>> check_seeds(study, generate(study.data))
+    """
+    scalings = {study.procedure(arm).scaling for arm in study.arms} - {"none"}
+    for seeds in study.blocks():
+        seen = view(study.data, data, seeds=seeds, labels=None, scaling="none")
+        for seed, targets in zip(seeds, seen.targets_of(seen.pool), strict=True):
+            present = np.bincount(targets, minlength=seen.classes) > 0
+            if not present.all():
+                raise StudyError(
+                    f"data: the training part of {len(targets)} rows that seed {seed} draws has no row of class"
+                    f" {data.classes[present.argmin()]}; give train more rows (data.split)."
+                )
+        for scaling in sorted(scalings):
+            for rows in seen.inputs_of(seen.pool):
+                _refuse_constants(rows, scaling)
+
+
 class _ByDigest:
     """Data that compares by digest, so that a view of it can be remembered."""
 
@@ -227,14 +258,18 @@ def _fitted_scale(inputs: np.ndarray, rows: np.ndarray, scaling: Scaling) -> np.
     from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
     known = inputs[rows].astype(np.float64)
-    constant = np.flatnonzero(np.ptp(known, axis=0) == 0)
-    if len(constant):
-        raise StudyError(
-            f"data.scaling: feature {constant[0]} is constant on a training part, so {scaling} scaling would divide by"
-            " zero; leave scaling out, or drop the feature."
-        )
+    _refuse_constants(known, scaling)
     scaler = StandardScaler() if scaling == "standard" else MinMaxScaler()
     return scaler.fit(known).transform(inputs.astype(np.float64)).astype(np.float32)
+
+
+def _refuse_constants(rows: np.ndarray, scaling: Scaling) -> None:
+    constant = np.flatnonzero(np.ptp(rows, axis=0) == 0)
+    if len(constant):
+        raise StudyError(
+            f"data: feature {constant[0]} is constant on a training part, so {scaling} scaling would divide by"
+            " zero; leave scaling out, or drop the feature."
+        )
 
 
 def _arrays(spec: Any) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[int, ...]]:

@@ -101,7 +101,7 @@ class Evaluation:
         metrics: name -> ``(seeds,)`` float64. For each part (``train``, ``test`` and ``validation`` if there is one)
             ``_accuracy`` in 0..1 and ``_loss`` in nats a row; where there is a reconstruction,
             ``_reconstruction_mse`` in squared units of the inputs and ``reconstruction_r2``; ``live_units`` and
-            ``effective_rank`` of the newest layer on the training rows. Not finite where the seed has diverged.
+            ``effective_rank`` of the newest layer on the training rows. Of no meaning where the seed has diverged.
         diverged: ``(seeds,)`` bool.
         collapsed: ``(seeds,)`` bool, see :func:`layerwise.outcomes.collapsed`; False without a reconstruction.
         digest: identity of the scores.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,9 +10,18 @@ import pandas as pd
 from layerwise import statistics
 from layerwise.study import Study
 from tasks.tracking.runs import RunTree
+from tasks.tracking.views import arms_page
 
 MOST_ROWS = 40
 """Rows of the table in a note; a longer one shows the lowest and the highest depth of each arm."""
+
+SCORES = {
+    "train_accuracy": "train accuracy",
+    "test_accuracy": "test accuracy",
+    "fine_tuned_train_accuracy": "tuned, train",
+    "fine_tuned_test_accuracy": "tuned, test",
+}
+"""The scores in that table, where any arm has them, under the names that the terminal gives them."""
 
 
 def study_note(study: Study, tree: RunTree, metrics: pd.DataFrame, table: pd.DataFrame) -> str:
@@ -20,6 +30,7 @@ def study_note(study: Study, tree: RunTree, metrics: pd.DataFrame, table: pd.Dat
     return _joined(
         answer_note(study, metrics, table),
         "### Where to look",
+        f"- [The runs page]({arms_page(tree.experiment_id)}) overlays the curves of all arms.\n"
         f"- Each arm has a run beside this one: {arms}. Its *Model metrics* are the means over seeds, with the depth"
         " as step; the runs of its seeds lie below it, and hold the Keras model of every depth.\n"
         "- *Artifacts* here: `figures/`, the full table `results.csv`, every score in `scores_by_seed.csv`, and"
@@ -33,9 +44,10 @@ def arm_note(study: Study, arm: str, tree: RunTree, metrics: pd.DataFrame, table
     return _joined(
         _question(study),
         f"**Answer.** {' '.join(statistics.in_words(own))}",
-        f"**Trained.** {_trained(study)}. *Model metrics* has each score over the seeds that neither diverged nor"
-        " collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of rows (0 to 1), loss is"
-        f" cross-entropy in nats a row. The [study's run]({_page(tree, tree.study_run_id)}) compares all arms.",
+        f"**Trained.** {_seeds(study)}, {_depths(study, arm)}. *Model metrics* has each score over the seeds that"
+        " neither diverged nor collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of"
+        " rows (0 to 1), loss is cross-entropy in nats a row. The"
+        f" [study's run]({_page(tree, tree.study_run_id)}) compares all arms.",
         _markdown(table[table["arm"] == arm]),
     )
 
@@ -44,11 +56,11 @@ def answer_note(study: Study, metrics: pd.DataFrame, table: pd.DataFrame) -> str
     """Question, answer and table of results: the flow run's artifact in Prefect."""
     return _joined(
         _question(study),
-        f"**Answer.** {' '.join(statistics.in_words(metrics))}",
-        f"**Trained.** {', '.join(study.arms)}: {_trained(study)}.",
+        _answer(statistics.in_words(metrics)),
+        f"**Trained.** {_seeds(study)} an arm; {'; '.join(_arms_by_depths(study))}.",
         _markdown(table),
         "Accuracy is a share of rows (0 to 1): mean and 95 % interval over the seeds that neither diverged nor"
-        " collapsed.",
+        " collapsed, or where there is none of these the median over all that did not diverge.",
     )
 
 
@@ -56,10 +68,28 @@ def _question(study: Study) -> str:
     return f"**Question.** {study.question}" if study.question else f"**Study.** {study.name}"
 
 
-def _trained(study: Study) -> str:
-    seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
-    depths = f"depth 1 to {study.depth}" if study.depth > 1 else "depth 1"
-    return f"{seeds}, {depths}"
+def _answer(sentences: Sequence[str]) -> str:
+    """One arm's answer is a sentence; those of several stand below one another."""
+    if len(sentences) == 1:
+        return f"**Answer.** {sentences[0]}"
+    return "\n".join(["**Answer.**", "", *(f"- {sentence}" for sentence in sentences)])
+
+
+def _seeds(study: Study) -> str:
+    return f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
+
+
+def _depths(study: Study, arm: str) -> str:
+    depths = study.procedure(arm).depths
+    return f"depth {depths[0]} to {depths[-1]}" if len(depths) > 1 else f"depth {depths[0]}"
+
+
+def _arms_by_depths(study: Study) -> Iterator[str]:
+    """Which arms are scored at which depths, those of the same depths together."""
+    by_depths: dict[str, list[str]] = {}
+    for arm in study.arms:
+        by_depths.setdefault(_depths(study, arm), []).append(arm)
+    return (f"{', '.join(arms)}: {depths}" for depths, arms in by_depths.items())
 
 
 def _page(tree: RunTree, run_id: str) -> str:
@@ -70,21 +100,25 @@ def _markdown(table: pd.DataFrame) -> str:
     """The results as a table, one row for each arm and depth."""
     ends = table["depth"].isin([table["depth"].min(), table["depth"].max()])
     shown = table if len(table) <= MOST_ROWS else table[ends]
+    scores = {name: label for name, label in SCORES.items() if _scored(table, name)}
     lines = [
-        "| arm | depth | seeds | diverged | collapsed | train accuracy | test accuracy |",
-        "|:--|--:|--:|--:|--:|:--|:--|",
+        f"| arm | depth | seeds | diverged | collapsed | {' | '.join(scores.values())} |",
+        f"|:--|--:|--:|--:|--:|{':--|' * len(scores)}",
     ]
     for row in shown.to_dict("records"):
-        scores = " | ".join(_interval(row, f"{part}_accuracy") for part in ("train", "test"))
         counts = " | ".join(str(row[name]) for name in ("arm", "depth", "seeds", "diverged", "collapsed"))
-        lines.append(f"| {counts} | {scores} |")
+        lines.append(f"| {counts} | {' | '.join(_interval(row, name) for name in scores)} |")
     return "\n".join(lines)
 
 
+def _scored(table: pd.DataFrame, name: str) -> bool:
+    return f"{name}_median" in table and bool(table[f"{name}_median"].notna().any())
+
+
 def _interval(row: dict[str, Any], name: str) -> str:
-    mean, low, high = (row[f"{name}_{key}"] for key in ("mean", "ci_low", "ci_high"))
+    mean, low, high, median = (row[f"{name}_{key}"] for key in ("mean", "ci_low", "ci_high", "median"))
     if pd.isna(mean):
-        return "-"
+        return "-" if pd.isna(median) else f"median {median:.4f}"
     return f"{mean:.4f}" if pd.isna(low) else f"{mean:.4f} ({low:.4f} to {high:.4f})"
 
 

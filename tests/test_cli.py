@@ -26,8 +26,9 @@ import pytest
 import yaml
 
 from flows import environment
-from tests.studies import small
+from tests.studies import small, small_document
 from tests.test_server import clean_environ
+from tests.test_study import BAD_INPUT
 
 LAYERWISE = [sys.executable, "-m", "flows.cli"]
 
@@ -257,7 +258,7 @@ SETTINGS = {
     "data.source=blob": "data.source: received 'blob'",
     "name=../up": "name: received '../up'",
     "epochs": "--set 'epochs': expected key=value, as in --set training.epochs=50.",
-    "training.epochs=[": "--set 'training.epochs=[': '[' is not a YAML value.",
+    "training.epochs=[": "--set 'training.epochs=[': '[' is not a YAML value: expected the node content",
 }
 
 
@@ -269,9 +270,46 @@ def test_impossible_study_is_refused_in_one_line(tmp_path: Path, setting: str) -
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("mistake", BAD_INPUT)
+def test_bad_input_is_refused_in_one_line(tmp_path: Path, mistake: str) -> None:
+    """Arms, controls, noise, labels and splits that cannot be are refused as the schema says it; nothing is made."""
+    changes, expected = BAD_INPUT[mistake]
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(small_document(**changes)))
+    assert expected in refusal(tmp_path, "run", "study.yaml")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+BAD_DATA = {
+    "constant feature": ({"source": "digits", "scaling": "standard"}, "data: feature 0 is constant on a training part"),
+    "class missing": ({"source": "wine", "split": {"train": 6, "test": 172}}, "of 6 rows that seed 1 draws has no row"),
+    "infinite values": ({"source": "blobs", "cluster_std": 1e300}, "data: the inputs hold NaN or infinite values"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_DATA)
+def test_data_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path, mistake: str) -> None:
+    """Data that only their values show to be of no use are refused by `show` before it says a word."""
+    data, expected = BAD_DATA[mistake]
+    file = write_study(tmp_path, data=data, training={"batch_size": 6})
+    assert expected in refusal(tmp_path, "show", "study.yaml")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_data_that_cannot_be_used_leave_no_run(tmp_path: Path) -> None:
+    """`run` refuses such data in the same line, with a new store that holds no run and no experiment of the study."""
+    data, expected = BAD_DATA["constant feature"]
+    write_study(tmp_path, data=data)
+    assert expected in refusal(tmp_path, "run", "study.yaml")
+    assert ask(tmp_path, "SELECT count(*) FROM runs") == [(0,)]
+    assert ask(tmp_path, "SELECT name FROM experiments") == [("Default",)]
+    assert servers(tmp_path) == []
+
+
 FILES = {
     "line": (b"name: x\nseeds: 3\n  bad: [\n", "study.yaml: line 3 is not valid YAML: mapping values are not allowed"),
     "twice": (b"name: x\nname: y\n", "study.yaml: line 2 is not valid YAML: the key 'name' stands twice"),
+    "an arm twice": (b"arms:\n  one: greedy\n  one: scratch\n", "line 3 is not valid YAML: the key 'one' stands twice"),
     "alias": (b"a: &a [1]\nb: *a\n", "study.yaml: line 2 uses a YAML alias (*a); write the value out."),
     "empty": (b"", "study.yaml: holds nothing; expected keys such as name"),
     "a list": (b"- 1\n", "study.yaml: holds a list; expected keys such as name"),

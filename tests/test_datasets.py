@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, make_blobs
 
-from layerwise.datasets import content_digest, generate, view
+import layerwise
+from layerwise.datasets import check_seeds, content_digest, generate, view
 from layerwise.study import DATA_SETS, Blobs, Digits, Moons, StudyError, Wine
+from tests.studies import small
 
 SOURCES = {source: kind(source=source) for source, kind in DATA_SETS.items()}
 
@@ -144,13 +146,45 @@ def test_a_class_that_no_training_row_has_is_refused():
         generate(Blobs(samples=100, classes=5, split={"train": 3, "test": 97}))
 
 
+def test_a_seed_whose_training_part_lacks_a_class_is_refused():
+    """Where each seed draws its parts, every seed's is looked at, and the first that lacks a class is named."""
+    rare = Wine(source="wine", split={"train": 6, "test": 172})
+    asked = small(data=rare.canonical(), training={"batch_size": 6}, seeds=10)
+    data = generate(asked.data)
+    with pytest.raises(StudyError, match=r"of 6 rows that seed 1 draws has no row of class class_2; give train more"):
+        check_seeds(asked, data)
+    shown = view(asked.data, data, seeds=(0, 1), labels=None, scaling="none")
+    assert [set(classes) for classes in shown.targets_of(shown.pool)] == [{0, 1, 2}, {0, 1}]
+
+
 def test_values_beyond_float32_are_refused():
     """Inputs that overflow are refused, not trained on."""
     with pytest.raises(StudyError, match="NaN or infinite"):
         generate(Blobs(cluster_std=1e300))
 
 
-def test_a_constant_feature_cannot_be_scaled():
-    """Digits have pixels that are always empty: standard scaling is refused by the feature's number."""
-    with pytest.raises(StudyError, match=r"feature 0 is constant on a training part, so standard scaling"):
-        seen(Digits(source="digits"), scaling="standard")
+@pytest.mark.parametrize("scaling", ["standard", "min_max"])
+def test_a_constant_feature_cannot_be_scaled(scaling: str):
+    """Digits have pixels that are always empty: scaling them is refused by the feature's number."""
+    with pytest.raises(StudyError, match=rf"feature 0 is constant on a training part, so {scaling} scaling"):
+        seen(Digits(source="digits"), scaling=scaling)
+
+
+@pytest.mark.parametrize("where", ["data", "arm"])
+def test_a_constant_feature_is_found_before_training(where: str):
+    """Whether the data or one of the arms asks for scaling, it is refused for the whole study; without, nothing is."""
+    digits, arms = {"source": "digits"}, {"plain": {}, "scaled": {"scaling": "min_max"}}
+    asked = small(data=digits | {"scaling": "min_max"}) if where == "data" else small(data=digits, arms=arms)
+    data = generate(asked.data)
+    check_seeds(small(data=digits), data)
+    with pytest.raises(StudyError, match=r"data: feature 0 is constant on a training part, so min_max scaling"):
+        check_seeds(asked, data)
+
+
+def test_the_plain_loop_refuses_bad_data_before_it_trains():
+    """`layerwise.run` refuses data that its second arm cannot scale before the first one trains."""
+    trained = []
+    asked = small(data={"source": "digits"}, arms={"plain": {}, "scaled": {"scaling": "standard"}})
+    with pytest.raises(StudyError, match="data: feature 0 is constant"):
+        layerwise.run(asked, progress=trained.append)
+    assert trained == []

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,15 +20,17 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from rich.console import Console
 
 import layerwise
-from flows import environment, server
+from flows import environment, running, server
 from flows.study import Outcome, run_study
 from layerwise import datasets, engine
 from layerwise.answers import Result
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
 from tasks.tracking.store import open_store, store_uri
+from tasks.tracking.views import SECTIONS
 from tests.studies import small
 from tests.test_server import ask
 
@@ -95,10 +98,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     root = tmp_path_factory.mktemp("lab")
     before = dict(os.environ)
     environment.prepare(root)
-    with server.start(root) as running:
+    with server.start(root) as prefect:
         client = open_store(root)
-        with running.ready():
-            yield Lab(root, running.url, client)
+        with prefect.ready():
+            yield Lab(root, prefect.url, client)
     os.environ.clear()
     os.environ.update(before)
 
@@ -439,7 +442,7 @@ def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: py
 
 
 @pytest.mark.parametrize("learning_rate", [1e6, 1e25], ids=["infinite", "not a number"])
-def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float) -> None:
+def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float, capsys: pytest.CaptureFixture[str]) -> None:
     """Seeds that diverge are counted and tagged, carry no score or model, and end FINISHED without an average."""
     training = {"optimizer": {"name": "sgd", "learning_rate": learning_rate}, "epochs": 2}
     asked = small(name=f"diverges-{learning_rate:.0e}".replace("+", ""), depth=2, training=training)
@@ -453,8 +456,16 @@ def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float) -> None
     (arm,) = lab.runs(asked, "arm")
     history = lab.history(arm)
     assert history["seeds"] == history["diverged"] == {1: 3, 2: 3}
-    assert not [name for name in history if name.endswith(("_mean", "_sd", "_ci_low", "_ci_high"))]
+    assert not [name for name in history if name.endswith(AGGREGATES)]
     assert "no seed is intact" in lab.runs(asked, "study")[0].data.tags["layerwise.answer"]
+
+    capsys.readouterr()
+    assert running._report(asked, ended, Console(width=running.TABLE_WIDTH)) == running.DONE
+    said, complaint = capsys.readouterr()
+    table = [line.split() for line in said.splitlines()[1:4]]
+    assert table == [["depth", "layers", "seeds", "diverged"], ["1", "2", "3", "3"], ["2", "3", "3", "3"]]
+    assert "greedy: no seed is intact at depth 1 and depth 2; nothing to compare." in said.splitlines()
+    assert complaint == ""
 
 
 def test_a_seed_that_diverges_keeps_what_it_was_before(lab: Lab) -> None:
@@ -486,16 +497,30 @@ def test_a_study_says_which_models_are_kept(lab: Lab, track: str, expected: list
         assert {name: list(values) for name, values in lab.history(run).items()} == {key: [1, 2] for key in SCORES}
 
 
-def test_data_that_cannot_be_used_opens_no_runs(lab: Lab) -> None:
-    """A split whose training part lacks a class is refused in the study's words before a run is made."""
-    asked = small(
-        name="lacking",
-        data={"source": "blobs", "samples": 120, "split": {"train": 2, "test": 118}},
-        training={"epochs": 2, "batch_size": 2},
-    )
-    with pytest.raises(StudyError, match=r"the training part of 2 rows has no row of class \d"):
+BAD_DATA: dict[str, tuple[dict[str, Any], str]] = {
+    "class missing": (
+        {"source": "blobs", "samples": 120, "split": {"train": 2, "test": 118}},
+        r"the training part of 2 rows has no row of class \d",
+    ),
+    "class missing for a seed": (
+        {"source": "wine", "split": {"train": 6, "test": 172}, "labels": 3},
+        r"the training part of 6 rows that seed \d draws has no row of class class_2",
+    ),
+    "constant feature": ({"source": "digits", "scaling": "standard"}, r"feature 0 is constant .+ standard scaling"),
+    "constant feature, too": ({"source": "digits", "scaling": "min_max"}, r"feature 0 is constant .+ min_max scaling"),
+    "infinite values": ({"source": "blobs", "cluster_std": 1e300}, r"the inputs hold NaN or infinite values"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_DATA)
+def test_data_that_cannot_be_used_opens_no_runs(lab: Lab, fits: list[str], mistake: str) -> None:
+    """Data that some arm or seed cannot use are refused in the study's words before a run is made or a stage trains."""
+    data, expected = BAD_DATA[mistake]
+    asked = small(name="bad-data", data=data, training={"epochs": 2, "batch_size": 2})
+    with pytest.raises(StudyError, match=expected):
         lab.run(asked)
-    assert lab.client.get_experiment_by_name("lacking") is None
+    assert fits == []
+    assert lab.client.get_experiment_by_name("bad-data") is None
 
 
 # --- Arms --------------------------------------------------------------------------------------------------
@@ -531,10 +556,12 @@ def test_every_kind_of_arm_has_the_bits_of_the_plain_loop(lab: Lab) -> None:
     assert names["random_frozen"] == names["scratch"] | {"depth-01"} == {"depth-01", "depth-02"}
     assert names["end_to_end"] == {"depth-02", "depth-02-autoencoder", "depth-02-fine-tuned"}  # as the arm it is of
     assert {"fine_tuned_test_accuracy", "train_reconstruction_mse"} <= lab.history(by_arm["autoencoder"]).keys()
+    published = {name for run in lab.runs(asked, "arm") for name in run.data.metrics}
+    assert {metric for metrics in SECTIONS.values() for metric in metrics} <= published, "the page has its charts"
 
 
 def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
-    """Three arms on one autoencoder pretrain it once between them."""
+    """Three arms on one autoencoder pretrain it once between them; the task runs of two find its results."""
     encoder = {"objective": "reconstruction"}
     arms = {
         "frozen": encoder,
@@ -545,3 +572,19 @@ def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
     fits.clear()
     lab.run(asked)
     assert len(fits) == 2 + 2 + 1 + 2  # two autoencoders; two heads for the first two arms; one tuning; two heads
+    states = task_states(lab, "shared")
+    for stage in ("base", "add layer 2"):
+        assert [states[f"{arm} seeds 0-9: {stage}"] for arm in arms] == ["Completed", "Cached", "Cached"]
+
+
+def task_states(lab: Lab, study: str) -> dict[str, str]:
+    """Task run -> how it ended, in the flow run of a study; what was found and not computed is Cached."""
+    (flow_run,) = ask(f"{lab.url}/flow_runs/filter", {"flow_runs": {"name": {"any_": [study]}}})
+    of_this_run = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
+    deadline = time.monotonic() + 30
+    while True:  # the server takes in the tasks' ends a little later than the flow's
+        states = {task["name"]: task["state_name"] for task in ask(f"{lab.url}/task_runs/filter", of_this_run)}
+        if "close MLflow runs" in states and set(states.values()) <= {"Completed", "Cached"}:
+            return states
+        assert time.monotonic() < deadline, states
+        time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -119,12 +120,130 @@ def test_blocks_are_aligned_and_cover_every_seed():
         ({"overrides": ["track.models=some"]}, "track.models: received 'some'"),
         ({"overrides": ["epochs"]}, "expected key=value"),
         ({"overrides": ["seeds.deep=3"]}, "--set 'seeds.deep=3'"),
-        ({"overrides": ["training.epochs=[1"]}, "is not a YAML value"),
+        ({"overrides": ["training.epochs=[1"]}, "is not a YAML value: expected ',' or ']'"),
+        ({"overrides": ["arms={one: greedy, one: scratch}"]}, "is not a YAML value: the key 'one' stands twice"),
+        ({"overrides": ["arms=" + "[" * 5000]}, "is not a YAML value."),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_refused_in_one_line(changes, expected):
     """Each refusal says the key, what was received, and what was expected or the nearest known name."""
     assert expected in refusal(**changes)
+
+
+GREEDY, ENCODER, TUNE = {"objective": "supervised"}, {"objective": "reconstruction"}, {"epochs": 2}
+TUNED = {**ENCODER, "fine_tune": TUNE}
+BLOBS = {"source": "blobs", "samples": 120}
+
+
+def one(**arm: Any) -> dict[str, Any]:
+    """A change of the small study: a single arm."""
+    return {"arms": {"one": arm}}
+
+
+def two(second: Any, first: Any = GREEDY) -> dict[str, Any]:
+    """A change of the small study: two arms, the second mostly a control."""
+    return {"arms": {"one": first, "two": second}}
+
+
+def noise(**said: Any) -> dict[str, Any]:
+    return one(**ENCODER, noise=said)
+
+
+def factors(*values: Any, **said: Any) -> dict[str, Any]:
+    return one(**ENCODER, fine_tune={**TUNE, "learning_rate_factors": list(values), **said})
+
+
+def split(**parts: int) -> dict[str, Any]:
+    return {"data": {**BLOBS, "split": parts}}
+
+
+UNTUNED = "needs an arm that is fine-tuned on labels; give that arm fine_tune"
+NAN, INF = float("nan"), float("inf")
+
+BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
+    "arm twice in a list": ({"arms": ["greedy", "greedy"]}, "arms: the arm 'greedy' stands twice; give the second"),
+    "arm without a name": ({"arms": ["greedy", ENCODER]}, "a list holds arms of one word; received {'objective': 'r"),
+    "no arm": ({"arms": []}, "arms: received {}"),
+    "arms in one word": ({"arms": "greedy"}, "arms: received 'greedy'; expected a name for each, as in greedy: {}"),
+    "word misspelled": ({"arms": ["greedy", "end_to_edn"]}, "received 'end_to_edn'; did you mean end_to_end? Known:"),
+    "word misspelled, named": ({"arms": {"one": "autoencodr"}}, "one: received 'autoencodr'; did you mean autoenc"),
+    "arm that is a number": ({"arms": {"one": 3}}, "arms.one: received 3; expected keys such as objective, noise,"),
+    "control misspelled": (two({"control": "scrach"}), "arms.two.control: received 'scrach'; did you mean scratch?"),
+    "control alone": ({"arms": {"one": "end_to_end"}}, "arms.one: end_to_end has no arm to control for; add one that"),
+    "controls alone": ({"arms": ["random_frozen", "scratch"]}, "random_frozen has no arm to control for"),
+    "of nothing": (two({"control": "scratch", "of": "oen"}, TUNED), "two.of: received 'oen'; did you mean one? Known"),
+    "of itself": (two({"control": "scratch", "of": "two"}, TUNED), "arms.two.of: 'two' is a control itself; name one"),
+    "of a control": (
+        {"arms": {"one": TUNED, "two": "scratch", "three": {"control": "permuted", "of": "two"}}},
+        "arms.three.of: 'two' is a control itself; name one of one",
+    ),
+    "of without a control": (two({"of": "one"}), "arms.two.of: only a control has an arm it controls for; add control"),
+    "scratch of nothing tuned": (two("scratch"), f"arms.two: scratch {UNTUNED}"),
+    "permuted of nothing tuned": (two("permuted", ENCODER), f"arms.two: permuted {UNTUNED}"),
+    "scratch of a tuned reconstruction": (
+        two("scratch", {**ENCODER, "fine_tune": {**TUNE, "objective": "reconstruction"}}), f"two: scratch {UNTUNED}",
+    ),
+    "control with what it has no use for": (
+        two({"control": "random_frozen", "fine_tune": TUNE}),
+        "arms.two.fine_tune: random_frozen has no use for fine_tune; leave it out",
+    ),
+    "scratch with noise": (
+        two({"control": "scratch", "noise": {"rate": 0.2, "kind": "masking"}}, TUNED),
+        "arms.two.noise: scratch has no use for noise; leave it out",
+    ),
+    "reconstruction tuned without one": (
+        one(fine_tune={**TUNE, "objective": "reconstruction"}),
+        "arms.one.fine_tune.objective: reconstruction needs a reconstruction; a supervised arm has labels only",
+    ),
+    "both tuned without one": (one(fine_tune={**TUNE, "objective": "both"}), "both needs a reconstruction; a superv"),
+    "head of a supervised arm": (one(head=TUNE), "arms.one.head: a supervised arm trains its output layer with every"),
+    "all factors 0": (factors(0, 0, 0, 0), "learning_rate_factors: all are 0 at depth 3, so nothing would be tuned"),
+    "factors 0 at a lower depth": (
+        factors(0, 0, 1, 0, at="every_depth"), "learning_rate_factors: all are 0 at depth 1, so nothing would be tuned",
+    ),
+    "too few factors": (factors(1, 1), "learning_rate_factors: received 2; expected 4, one for each of 3 hidden"),
+    "too many factors": (factors(1, 1, 1, 1, 1), "learning_rate_factors: received 5; expected 4"),
+    "factor below 0": (factors(1, 1, 1, -1), "learning_rate_factors.3: received -1; input should be greater than or"),
+    "factor that is no number": (factors(1, NAN, 1, 1), "learning_rate_factors.1: received nan; input should be a fin"),
+    "no epochs of tuning": (one(fine_tune={"epochs": 0}), "arms.one.fine_tune.epochs: received 0"),
+    "masking nothing": (noise(kind="masking", rate=0), "arms.one.noise.rate: received 0; input should be greater than"),
+    "masking all": (noise(kind="masking", rate=1), "arms.one.noise.rate: received 1; input should be less than 1"),
+    "masking less than nothing": (noise(kind="masking", rate=-0.1), "noise.rate: received -0.1; input should be great"),
+    "masking NaN": (noise(kind="masking", rate=NAN), "arms.one.noise.rate: received nan; input should be a finite num"),
+    "Gaussian noise of none": (noise(kind="gaussian", sd=0), "noise.sd: received 0; input should be greater than 0"),
+    "Gaussian noise below none": (noise(kind="gaussian", sd=-1), "noise.sd: received -1; input should be greater than"),
+    "Gaussian noise without end": (noise(kind="gaussian", sd=INF), "noise.sd: received inf; input should be a finite"),
+    "noise of no kind": (noise(rate=0.2), "arms.one.noise: kind is missing; known: masking, gaussian"),
+    "noise as a number": (one(**ENCODER, noise=0.2), "arms.one.noise: received 0.2; expected keys such as kind"),
+    "noise on labels": (one(noise={"kind": "masking", "rate": 0.2}), "a supervised arm has no reconstruction to denoi"),
+    "more labels than rows": (
+        {"data": {**BLOBS, "split": {"train": 70, "test": 50}, "labels": 71}},
+        "data: labels 71 is more than the training part's 70 rows; use fewer",
+    ),
+    "an arm's labels, more than rows": (one(labels=71), "arms.one.labels 71 is more than the training part's 70 rows"),
+    "no label for a class": (one(labels=2), "arms.one.labels 2 is fewer than the 3 classes; give every class a row"),
+    # Every data set here has its labels; to keep none of them is how a study says that its data have none.
+    "no label at all": ({"data": {**BLOBS, "labels": 0}}, "data.labels: received 0; input should be greater than or"),
+    "an arm without any label": (one(labels=0), "arms.one.labels: received 0; input should be greater than or equal"),
+    "nothing to train on": (split(train=0, test=120), "data.split.train: received 0; input should be greater than or"),
+    "nothing to test on": (split(train=120, test=0), "data.split.test: received 0; input should be greater than or"),
+    "no validation in a validation part": (split(train=70, validation=0, test=50), "split.validation: received 0"),
+    "no test part": (split(train=120), "data.split.test: is missing"),
+    "infinite spread": ({"data": {**BLOBS, "cluster_std": INF}}, "data.cluster_std: received inf; input should be"),
+    "noise in the data that is no number": ({"data": {"source": "moons", "noise": NAN}}, "data.noise: received nan;"),
+    "no such scaling": (one(scaling="minmax"), "arms.one.scaling: received 'minmax'; did you mean min_max? Known: no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", BAD_INPUT)
+def test_a_mistake_in_arms_or_data_is_refused_in_one_line(mistake: str):
+    """What an arm, a control, noise, labels or a split cannot be is refused with its place and a remedy."""
+    changes, expected = BAD_INPUT[mistake]
+    with pytest.raises(StudyError) as caught:
+        small(**changes)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_no_network_is_refused():
@@ -142,6 +261,7 @@ def test_no_network_is_refused():
         ("", "holds nothing; expected keys such as name"),
         ("just words", "holds a str; expected keys such as name"),
         ("- a\n- b", "holds a list"),
+        ("arms:\n  one: greedy\n  one: scratch", "line 3 is not valid YAML: the key 'one' stands twice"),
         ("name: !!python/object/apply:os.system ['true']", "line 1 is not valid YAML: could not determine a constr"),
         ("a: &a [x, x]\nb: [*a, *a]", "line 2 uses a YAML alias (*a)"),
         ("[" * 5000, "is not valid YAML"),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from layerwise.study.data import DATA_SETS
 from layerwise.study.layers import KINDS_OF_LAYER
-from layerwise.study.parts import Part, nearest
+from layerwise.study.parts import Part, nearest, short
 from layerwise.study.study import Study
 from layerwise.study.training import NOISES, OPTIMIZERS
 
@@ -50,16 +50,20 @@ def _explain(item: Any) -> str:  # noqa: PLR0911 - one answer for each kind of e
     if kind == "missing":
         return "is missing"
     if kind == "literal_error":
-        return f"received {_short(received)}{nearest(str(received), _quoted(context['expected']))}"
+        return f"received {short(received)}{nearest(str(received), _quoted(context['expected']))}"
     if kind.startswith("union_tag"):
         key = context.get("discriminator", "").strip("'")
         name = received.get(key) if isinstance(received, dict) else received
         if name is None:
             return f"{key} is missing; known: {', '.join(_quoted(context.get('expected_tags', '')) or KINDS[key])}"
-        return f"received {_short(name)}{nearest(str(name), _quoted(context.get('expected_tags', '')))}"
+        return f"received {short(name)}{nearest(str(name), _quoted(context.get('expected_tags', '')))}"
+    if kind in {"model_type", "model_attributes_type"}:
+        return f"received {short(received)}; expected keys such as {', '.join(_keys_at(item['loc'])[:4])}"
+    if kind == "dict_type":
+        return f"received {short(received)}; expected a name for each, as in greedy: {{}}"
     if kind == "value_error":
         return str(context["error"])
-    return f"received {_short(received)}; {item['msg'].lower()}"
+    return f"received {short(received)}; {item['msg'].lower()}"
 
 
 def _quoted(text: str) -> list[str]:
@@ -89,8 +93,3 @@ def _inner(part: Any, step: Any) -> Any:
             parts.append(kind)
         pending.extend(get_args(kind))
     return parts[0] if parts else None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

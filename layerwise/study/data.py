@@ -62,14 +62,16 @@ class DataSetPart(Part):
         return self
 
 
-def check_labels(labels: int | None, data: DataSetPart) -> None:
+def check_labels(labels: int | None, data: DataSetPart, *, where: str = "") -> None:
     """Refuse a labelled set that is larger than the training part or has no room for every class."""
     if labels is None:
         return
     if labels > data.split.train:
-        raise ValueError(f"labels {labels} is more than the training part's {data.split.train} rows; use fewer")
+        raise ValueError(f"{where}labels {labels} is more than the training part's {data.split.train} rows; use fewer")
     if labels < data.shape().classes:
-        raise ValueError(f"labels {labels} is fewer than the {data.shape().classes} classes; give every class a row")
+        raise ValueError(
+            f"{where}labels {labels} is fewer than the {data.shape().classes} classes; give every class a row"
+        )
 
 
 RandomState = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]

@@ -40,3 +40,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     listed = ", ".join(known)
     return f"; did you mean {near[0]}? Known: {listed}" if near else f"; known: {listed}"
+
+
+def short(value: Any) -> str:
+    """What was received, as one would write it in Python, cut to a length that a line has room for."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from layerwise.study.complaints import complaints
-from layerwise.study.parts import StudyError
+from layerwise.study.parts import StudyError, short
 from layerwise.study.study import Study
 
 MAX_FILE_BYTES = 1_000_000
@@ -127,9 +127,10 @@ def _override(document: dict[str, Any], setting: str) -> None:
     if not equals or not key:
         raise StudyError(f"--set {setting!r}: expected key=value, as in --set training.epochs=50.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise StudyError(f"--set {setting!r}: {text!r} is not a YAML value.") from None
+        value = yaml.load(text, Loader=_unique_key_loader())  # noqa: S506 - derives from SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = f": {error.problem}" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
+        raise StudyError(f"--set {short(setting)}: {short(text)} is not a YAML value{reason}.") from None
     place: Any = document
     *outer, last = key.split(".")
     for name in outer:

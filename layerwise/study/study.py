@@ -13,7 +13,7 @@ from layerwise import imported
 from layerwise.study.arms import Arm, Procedure, in_one_word
 from layerwise.study.data import DataSet, check_labels
 from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
-from layerwise.study.parts import Part, digest_of, nearest
+from layerwise.study.parts import Part, digest_of, nearest, short
 from layerwise.study.training import FineTune, Training
 
 BLOCK_SEEDS = 10
@@ -56,10 +56,13 @@ class Study(Part):
     @classmethod
     def _arms_in_words(cls, arms: Any) -> Any:
         if isinstance(arms, list):
-            repeated = [name for name, count in Counter(map(str, arms)).items() if count > 1]
+            unnamed = [arm for arm in arms if not isinstance(arm, str)]
+            if unnamed:
+                raise ValueError(f"a list holds arms of one word; received {short(unnamed[0])}; give each arm a name")
+            repeated = [name for name, count in Counter(arms).items() if count > 1]
             if repeated:
                 raise ValueError(f"the arm {repeated[0]!r} stands twice; give the second a name of its own")
-            arms = {str(word): word for word in arms}
+            arms = {word: word for word in arms}
         if isinstance(arms, dict):
             return {name: in_one_word(name, arm) for name, arm in arms.items()}
         return arms
@@ -118,13 +121,14 @@ class Study(Part):
         said = self.arms[arm]
         if said.control is None:
             return said
-        of = said.of or next((name for name, other in self.arms.items() if other.control is None), None)
-        if of is None:
+        greedy = [name for name, other in self.arms.items() if other.control is None]
+        if not greedy:
             raise ValueError(f"arms.{arm}: {said.control} has no arm to control for; add one that trains greedily")
-        if of not in self.arms:
-            raise ValueError(f"arms.{arm}.of: received {of!r}{nearest(of, list(self.arms))}")
-        if self.arms[of].control is not None:
-            raise ValueError(f"arms.{arm}.of: {of!r} is a control itself; name an arm that trains greedily")
+        of = greedy[0] if said.of is None else said.of
+        if of in self.arms and of not in greedy:
+            raise ValueError(f"arms.{arm}.of: {of!r} is a control itself; name one of {', '.join(greedy)}")
+        if of not in greedy:
+            raise ValueError(f"arms.{arm}.of: received {of!r}{nearest(of, greedy)}")
         return self.arms[of]
 
     def blocks(self) -> tuple[tuple[int, ...], ...]:
@@ -148,6 +152,10 @@ class Study(Part):
         return {layer.function for layer in layers if isinstance(layer, Custom)}
 
 
+NO_USE = {"scratch": ("objective", "noise", "training", "head"), "random_frozen": ("noise", "fine_tune")}
+"""What a control cannot honour: ``scratch`` trains as fine tuning does, ``random_frozen`` trains nothing but a head."""
+
+
 def check_procedure(study: Study, arm: str) -> None:
     """Refuse an arm whose parts do not go together; the message says which and why."""
     said, asked = study.arms[arm], study.procedure(arm)
@@ -156,7 +164,10 @@ def check_procedure(study: Study, arm: str) -> None:
         raise ValueError(f"{where}.of: only a control has an arm it controls for; add control, or leave of out")
     if asked.noise is not None and supervised:
         raise ValueError(f"{where}.noise: a supervised arm has no reconstruction to denoise; set objective")
-    if said.head is not None and supervised and asked.control is None:
+    for key in NO_USE.get(asked.control or "", ()):
+        if getattr(said, key) is not None:
+            raise ValueError(f"{where}.{key}: {asked.control} has no use for {key}; leave it out")
+    if said.head is not None and supervised and asked.control in {None, "end_to_end"}:
         raise ValueError(f"{where}.head: a supervised arm trains its output layer with every stage; leave head out")
     if asked.control in {"scratch", "permuted"} and (tune is None or tune.objective == "reconstruction"):
         raise ValueError(f"{where}: {asked.control} needs an arm that is fine-tuned on labels; give that arm fine_tune")
@@ -165,7 +176,7 @@ def check_procedure(study: Study, arm: str) -> None:
     if tune is not None:
         _check_fine_tune(asked, tune, where)
     _check_network(study, arm)
-    check_labels(asked.labels, study.data)
+    check_labels(asked.labels, study.data, where=f"{where}.")
     _check_batches(study, asked, where)
 
 
@@ -190,8 +201,12 @@ def _check_fine_tune(asked: Procedure, tune: FineTune, where: str) -> None:
             f"{where}.fine_tune.learning_rate_factors: received {len(factors)}; expected {asked.depth + 1},"
             f" one for each of {asked.depth} hidden layers and one for the output layer"
         )
-    if factors is not None and not any(factors):
-        raise ValueError(f"{where}.fine_tune.learning_rate_factors: all are 0, so nothing would be tuned")
+    lowest = min(depth for depth in asked.depths if asked.tunes_at(depth))
+    if factors is not None and not any((*factors[:lowest], factors[-1])):
+        raise ValueError(
+            f"{where}.fine_tune.learning_rate_factors: all are 0 at depth {lowest}, so nothing would be tuned there;"
+            " make one larger"
+        )
 
 
 def _check_batches(study: Study, asked: Procedure, where: str) -> None:

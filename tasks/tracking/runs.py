@@ -7,6 +7,7 @@ may go on where another was killed. Ids travel explicitly from here; nothing use
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import socket
 import subprocess
@@ -15,7 +16,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from mlflow.utils.uri import is_local_uri
 
 from layerwise.study import AnyLayer, Procedure, Study, Training
 from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
+from tasks.tracking.views import VIEW_TAG, arms_view
 
 RUN_KEY = "layerwise.run_key"
 KIND = "layerwise.kind"
@@ -112,19 +113,18 @@ def open_runs(
         plan = _Plan(study, run_key, repeat, provenance)
         found = _Found(client, experiment_id, _one_of_each(client, tree_runs(client, experiment_id, run_key)))
 
-        # Pages list the newest run first: made backwards, the study stands there above its arms, and seeds in order.
-        arms, seed_runs = {}, {}
-        for arm in reversed(list(study.arms)):
-            arms[arm] = found.open(plan.arm_run(arm, len(seeds)))
-            for seed in reversed(seeds):
-                seed_runs[arm, seed] = found.open(plan.seed_run(arm, seed, arms[arm]))
-        return RunTree(
-            experiment_id,
-            run_key,
-            found.open(plan.study_run(seeds)),
-            {arm: arms[arm] for arm in study.arms},
-            {(arm, seed): seed_runs[arm, seed] for arm in study.arms for seed in seeds},
-        )
+        # The page lists the newest run first, a hundred at a time: the study stands there above its arms, all of them
+        # above any seed, and of the seeds the first ones of every arm come first.
+        starts = itertools.count(int(time.time() * 1000), -1)
+        study_run = found.open(plan.study_run(seeds), next(starts))
+        arms = {arm: found.open(plan.arm_run(arm, len(seeds)), next(starts)) for arm in study.arms}
+        seed_runs = {
+            (arm, seed): found.open(plan.seed_run(arm, seed, run_id), next(starts))
+            for seed in seeds
+            for arm, run_id in arms.items()
+        }
+        by_arm = {(arm, seed): seed_runs[arm, seed] for arm in study.arms for seed in seeds}
+        return RunTree(experiment_id, run_key, study_run, arms, by_arm)
 
 
 def close_runs(
@@ -300,12 +300,18 @@ class _Found:
     experiment_id: str
     runs: dict[Identity, Run] = field(default_factory=dict)
 
-    def open(self, planned: _Planned) -> str:
-        """The id of the planned run, which is RUNNING, ours, and complete in tags and parameters."""
+    def open(self, planned: _Planned, start: int) -> str:
+        """The id of the planned run, which is RUNNING, ours, and complete in tags and parameters.
+
+        Args:
+            planned: the run as it should be.
+            start: when it began if it is new, milliseconds since 1970.
+        """
         run = self.runs.get(planned.identity)
         if run is None:
             # Tags come with the creation, in one transaction: a run without identity cannot be left behind.
-            run = self.client.create_run(self.experiment_id, tags=dict(planned.tags), run_name=planned.name)
+            tags = dict(planned.tags)
+            run = self.client.create_run(self.experiment_id, start_time=start, tags=tags, run_name=planned.name)
         elif run.info.status != "RUNNING":
             self.client.update_run(run.info.run_id, status="RUNNING")
         self._complete(run, planned)
@@ -328,6 +334,8 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
             f" `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or rename the study."
         )
     _require_artifacts_here(client, study, experiment.artifact_location, root)
+    if VIEW_TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, arms_view(created=experiment.creation_time or 0))
     return experiment.experiment_id
 
 
@@ -346,7 +354,11 @@ def _require_artifacts_here(client: MlflowClient, study: Study, location: str, r
 def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
     # Names of studies are safe in a path. The kind keeps the UI from asking what sort of experiment this is.
     location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
-    tags = {"mlflow.experimentKind": "custom_model_development", STUDY: study.name}
+    tags = {
+        "mlflow.experimentKind": "custom_model_development",
+        VIEW_TAG: arms_view(created=int(time.time() * 1000)),
+        STUDY: study.name,
+    }
     if study.question:
         tags[NOTE] = study.question
     try:
@@ -477,21 +489,17 @@ def _trained(training: Training) -> dict[str, Any]:
 
 def _hidden(layers: Sequence[AnyLayer]) -> dict[str, str]:
     """The hidden layers, bottom up: units ``10 x 11`` or ``500, 250 x 2``; what else they have, where it changes."""
-    units = [(value, len(list(same))) for value, same in groupby(layer.label for layer in layers)]
+    units = [(value, len(list(same))) for value, same in itertools.groupby(layer.label for layer in layers)]
     return {
         "hidden_units": ", ".join(f"{value} x {times}" if times > 1 else str(value) for value, times in units),
-        "hidden_activation": ", ".join(
-            value for value, _ in groupby(getattr(layer, "activation", "custom") for layer in layers)
-        ),
-        "hidden_initializer": ", ".join(
-            value for value, _ in groupby(getattr(layer, "initializer", "custom") for layer in layers)
-        ),
+        "hidden_activation": ", ".join(_each(layers, "activation")),
+        "hidden_initializer": ", ".join(_each(layers, "initializer")),
     }
 
 
 def _each(layers: Sequence[AnyLayer], setting: str) -> list[str]:
     """A setting of the layers, bottom up, once for each stretch of equal ones."""
-    return [str(value) for value, _ in groupby(getattr(layer, setting, "custom") for layer in layers)]
+    return [str(value) for value, _ in itertools.groupby(getattr(layer, setting, "custom") for layer in layers)]
 
 
 def _tags(values: Mapping[str, str]) -> list[RunTag]:

@@ -62,6 +62,16 @@ def test_a_study_is_one_tree(client, opened, root):
     assert client.get_experiment(tree.experiment_id).tags["mlflow.note.content"] == "Does it help?"
 
 
+def test_pages_list_the_study_then_its_arms_then_seeds_of_every_arm(client, opened):
+    """Of the hundred newest runs, which a page shows first, no seed displaces an arm, nor one arm another's seeds."""
+    opened(of=small(seeds=60, arms=ARMS))
+    experiment = client.get_experiment_by_name("small").experiment_id
+    page = client.search_runs([experiment], max_results=100, order_by=["attributes.start_time DESC"])
+    listed = [run.info.run_name for run in page]
+    assert listed[:7] == ["study", "greedy", "other", *(f"{arm} seed 0{seed}" for seed in (0, 1) for arm in ARMS)]
+    assert Counter(name.partition(" ")[0] for name in listed) == {"study": 1, "greedy": 50, "other": 49}
+
+
 def test_runs_say_what_they_are(client, opened, study):
     """Every run names its study, arm, seed, repeat and provenance in tags, and its settings in parameters."""
     tree = opened(repeat="again")
