@@ -13,16 +13,16 @@ from layerwise.study.data import (
     Circles,
     Classification,
     DataSet,
+    Diabetes,
     Digits,
     Moons,
-    Scaling,
-    Shape,
-    Split,
     Wine,
 )
 from layerwise.study.layers import Activation, Initializer, Layer, Network
+from layerwise.study.own_data import Arrays, InMemory, Loader, Missing, OwnData, Table
 from layerwise.study.parts import StudyError, digest_of
 from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
+from layerwise.study.split import Scaling, Shape, Split, Task
 from layerwise.study.study import BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
 from layerwise.study.training import (
     OPTIMIZERS,
@@ -39,9 +39,10 @@ from layerwise.study.training import (
 )
 
 __all__ = [
-    "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER", "WORDS",
-    "Activation", "Adagrad", "Adam", "Arm", "Blobs", "BreastCancer", "Circles", "Classification", "Control",
-    "DataSet", "Digits", "FineTune", "GaussianNoise", "Initializer", "Layer", "MaskingNoise", "Moons", "Network",
-    "Noise", "Optimizer", "Procedure", "Rmsprop", "Scaling", "Sgd", "Shape", "Split", "Study", "StudyError", "Track",
-    "Training", "Wine", "block_size", "digest_of", "load", "parse", "shipped",
+    "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER", "WORDS", "Activation",
+    "Adagrad", "Adam", "Arm", "Arrays", "Blobs", "BreastCancer", "Circles", "Classification", "Control", "DataSet",
+    "Diabetes", "Digits", "FineTune", "GaussianNoise", "InMemory", "Initializer", "Layer", "Loader", "MaskingNoise",
+    "Missing", "Moons", "Network", "Noise", "Optimizer", "OwnData", "Procedure", "Rmsprop", "Scaling", "Sgd",
+    "Shape", "Split", "Study", "StudyError", "Table", "Task", "Track", "Training", "Wine", "block_size",
+    "digest_of", "load", "parse", "shipped",
 ]  # fmt: skip

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from layerwise.study.arms import Arm, Procedure, in_one_word
-from layerwise.study.data import DataSet, check_labels
+from layerwise.study.data import DataSet
 from layerwise.study.layers import Network
 from layerwise.study.parts import Part, digest_of, nearest
+from layerwise.study.split import check_labels
 from layerwise.study.training import FineTune, Training
 
 BLOCK_SEEDS = 10
@@ -125,8 +126,12 @@ class Study(Part):
         return tuple(tuple(range(start, start + size)) for start in range(0, self.seeds, size))
 
     def digest(self, repeat: str = "") -> str:
-        """The run key: SHA-256 over the resolved study and the name of the repeat, as 32 hex digits."""
-        return digest_of({"study": self.canonical(), "repeat": repeat})
+        """The run key: SHA-256 over the resolved study and the name of the repeat, as 32 hex digits.
+
+        Of a file it takes the content, and not the place.
+        """
+        study = self.canonical() | {"data": self.data.identity()}
+        return digest_of({"study": study, "repeat": repeat})
 
 
 def check_procedure(study: Study, arm: str) -> None:
