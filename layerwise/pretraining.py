@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from layerwise import datasets, outcomes, streams
+from layerwise import datasets, outcomes, sizes, streams
 from layerwise.datasets import Data, View
 from layerwise.study import DataSet, FineTune, Layer, Procedure, Study, Training, digest_of
 
@@ -714,12 +714,16 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
         study: what to train, from :func:`layerwise.load` or built in Python.
         progress: called after each depth of each block.
 
+    Raises:
+        StudyError: if the study needs more memory than there is, or its data cannot be had.
+
     Example:
         >>> import layerwise
         >>> study = layerwise.load("blobs-supervised", seeds=2, overrides=["network.layers.0.repeat=1"])
         >>> layerwise.run(study).table()["test_accuracy_mean"].round(2).tolist()
         [0.82]
     """
+    sizes.refuse_oversize(study)
     data, memory = datasets.generate(study.data), Memory()
     trained: dict[str, tuple[Depth, ...]] = {}
     for arm in study.arms:

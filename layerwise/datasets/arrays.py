@@ -90,7 +90,7 @@ def _numbers(inputs: Any, where: str) -> np.ndarray:
         bad = ~np.isfinite(numbers.reshape(len(numbers), -1))
         row, feature = np.argwhere(bad)[0]
         raise StudyError(
-            f"{where}: the inputs hold {int(bad.sum()):,} values that are missing, infinite or beyond float32, the"
+            f"{where}: the inputs hold {int(bad.sum()):,} missing, infinite or too large values, the"
             f" first in row {row + 1}, feature {feature}; mend them: only tables have rules for missing values."
         )
     return numbers

@@ -93,7 +93,7 @@ def target_of(values: Any, *, where: str, name: str, task: Task | None) -> tuple
     if numbers is not None and not np.isfinite(numbers).all():
         raise StudyError(f"{where}: {name} has an infinite value in row {_first(~np.isfinite(numbers))}; mend it.")
     if known.nunique() < 2:
-        raise StudyError(f"{where}: {name} is {known[0]!r} in every row, so there is nothing to learn; see the data.")
+        raise StudyError(f"{where}: {name} is {texts(known[:1])[0]!r} in every row; there is nothing to learn.")
     if task is None:
         few = numbers is None or (known.nunique() <= MOST_CLASSES and (numbers == np.round(numbers)).all())
         task = "classification" if few else "regression"
@@ -191,8 +191,8 @@ def _refuse_numbers_in_text(series: pd.Series, where: str) -> None:
     if odd.any() and not odd.all():
         place = known.index[odd.argmax()]  # rows are numbered from 0
         raise StudyError(
-            f"{where}: column {series.name!r} holds numbers and text ({known[place]!r} in row {place + 1}); mend that,"
-            " leave missing values empty, or name the column in categorical."
+            f"{where}: column {series.name!r} holds numbers and text ({known[place][:40]!r} in row {place + 1}); mend"
+            " that, leave missing values empty, or name the column in categorical."
         )
 
 
@@ -250,7 +250,7 @@ def _known(name: str, columns: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, columns, n=1)
     meant = f"; did you mean {near[0]!r}? There" if near else "; there"
     more = f" and {len(columns) - 8} more" if len(columns) > 8 else ""
-    return f"{meant} are {', '.join(columns[:8])}{more}."
+    return f"{meant} are {', '.join(map(repr, columns[:8]))}{more}."
 
 
 def _first(which: np.ndarray) -> int:

@@ -14,6 +14,8 @@ from layerwise.datasets.data import Data
 from layerwise.datasets.reading import Loaded
 from layerwise.study import InMemory, Missing, StudyError, Task
 from layerwise.study.complaints import complaints
+from layerwise.study.parts import nearest
+from layerwise.study.split import DataSetPart
 
 
 def from_arrays(inputs: Any, targets: Any, *, task: Task | None = None, **settings: Any) -> InMemory:
@@ -73,6 +75,9 @@ def from_frame(
 
 
 def _in_memory(data: Data, settings: dict[str, Any]) -> InMemory:
+    unknown = [key for key in settings if key not in DataSetPart.model_fields]
+    if unknown:
+        raise StudyError(f"data: {unknown[0]}: unknown key{nearest(unknown[0], [*DataSetPart.model_fields])}")
     try:
         return InMemory.model_validate({"source": "memory", **settings}, context={"memory": Loaded(data, data.digest)})
     except ValidationError as error:

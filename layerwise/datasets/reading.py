@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ import pandas as pd
 from layerwise.datasets.arrays import array_data, named_arrays
 from layerwise.datasets.columns import Selection, table_data
 from layerwise.datasets.data import Data
+from layerwise.sizes import refuse_oversize_file
 from layerwise.study import StudyError
 
 
@@ -95,7 +96,7 @@ def _frame(path: Path, separator: str, where: str) -> pd.DataFrame:
     if path.suffix.lower() not in readers:
         raise StudyError(f"{where}: is no table that is known by its name; expected .csv, .tsv, .txt or .parquet.")
     try:
-        table = readers[path.suffix.lower()](path, separator)
+        table = readers[path.suffix.lower()](path, separator, where)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise StudyError(f"{where}: {_in_words(error)}") from None
     if not table.num_rows:
@@ -107,9 +108,10 @@ def _frame(path: Path, separator: str, where: str) -> pd.DataFrame:
     return frame
 
 
-def _csv(path: Path, separator: str) -> Any:
+def _csv(path: Path, separator: str, where: str) -> Any:
     from pyarrow import csv
 
+    refuse_oversize_file(where, 3 * path.stat().st_size)
     return csv.read_csv(
         path,
         # Row by row, so that messages can say which row is wrong.
@@ -119,10 +121,13 @@ def _csv(path: Path, separator: str) -> Any:
     )
 
 
-def _parquet(path: Path, _separator: str) -> Any:
+def _parquet(path: Path, _separator: str, where: str) -> Any:
     from pyarrow import parquet
 
-    return parquet.ParquetFile(path).read()
+    with parquet.ParquetFile(path) as file:
+        groups = range(file.metadata.num_row_groups)
+        refuse_oversize_file(where, 3 * sum(file.metadata.row_group(group).total_byte_size for group in groups))
+        return file.read()
 
 
 def _in_words(error: Exception) -> str:
@@ -132,7 +137,7 @@ def _in_words(error: Exception) -> str:
     if ragged:
         row, expected, received = ragged.groups()
         return f"line {row} has {received} values, but the header names {expected}; make them equal."
-    if "Empty CSV" in text:
+    if text == "Empty CSV file":
         return "is empty; expected a header, and one row for each example."
     return f"is no table of the kind that its name says ({text[:120]}); see the file."
 
@@ -142,14 +147,21 @@ def _arrays(asked: dict[str, Any], where: str) -> tuple[Any, Any, int]:
     if path.suffix.lower() == ".npz":
         if targets_path is not None:
             raise StudyError(f"{where}: an archive holds its targets; leave targets_path out, or name them in targets.")
-        with _opened(path, where) as archive:
+        with path.open("rb") as file, _opened(file, where) as archive:
+            refuse_oversize_file(where, 2 * sum(member.file_size for member in archive.zip.infolist()))
             wanted = {name: functools.partial(_member, archive, name, where) for name in archive.files}
             return named_arrays(_Lazy(wanted), where=where, inputs=asked["inputs"], targets=asked["targets"])
     if path.suffix.lower() != ".npy":
         raise StudyError(f"{where}: is no file of arrays that is known by its name; expected .npz or .npy.")
     if targets_path is None or asked["inputs"] or asked["targets"]:
         raise StudyError(f"{where}: holds one array, the inputs; name the file of the targets in targets_path alone.")
-    return _opened(path, where), _opened(Path(targets_path), Path(targets_path).name), 0
+    return _array(path, where), _array(Path(targets_path), Path(targets_path).name), 0
+
+
+def _array(path: Path, where: str) -> np.ndarray:
+    refuse_oversize_file(where, 2 * path.stat().st_size)
+    with path.open("rb") as file:
+        return _opened(file, where)
 
 
 class _Lazy(Mapping[str, Any]):
@@ -172,10 +184,14 @@ BROKEN = (ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFil
 """What NumPy raises for files that are not what they say."""
 
 
-def _opened(path: Path, where: str) -> Any:
+def _opened(file: BinaryIO, where: str) -> Any:
     """An array, or an archive of them; never a pickle, which could run code."""
+    magic = file.read(6)
+    file.seek(0)
+    if magic and not magic.startswith((b"PK", b"\x93NUMPY")):
+        raise StudyError(f"{where}: is neither an NPZ nor an NPY file; pickles are not read, since they can run code.")
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(file, allow_pickle=False)
     except BROKEN as error:
         raise StudyError(f"{where}: {_why_not(error)}") from None
 
@@ -202,14 +218,14 @@ def _called(asked: dict[str, Any], where: str) -> Any:
             sys.path.append(folder)  # at the end, where it cannot hide what is installed
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001 - whatever the user's module raises
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module raises
         raise StudyError(f"loader {where}: module {name} cannot be imported ({_said(error)}); mend it.") from None
     found = getattr(module, function, None)
     if not callable(found):
         raise StudyError(f"loader {where}: module {name} has no function {function!r}; name one that it has.")
     try:
         return found(**asked["options"])
-    except Exception as error:  # noqa: BLE001 - whatever the user's function raises
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's function raises
         raise StudyError(f"loader {where}: raised {_said(error)}; mend it, or its options.") from None
 
 
@@ -221,7 +237,7 @@ def _made(returned: Any, asked: dict[str, Any], where: str) -> tuple[Data, int]:
         return _from_table(returned, asked, where), 0
     unused = [field.name for field in fields(Selection) if asked[field.name] not in (None, "refuse")]
     if unused:
-        raise StudyError(f"loader {where}: {unused[0]} is for a DataFrame, but it returned a {_kind(returned)}.")
+        raise StudyError(f"loader {where}: {unused[0]} is for a DataFrame, but it returned {_kind(returned)}.")
     test_rows = 0
     if isinstance(returned, Mapping):
         inputs, targets, test_rows = named_arrays(returned, where=f"loader {where}")
@@ -229,7 +245,7 @@ def _made(returned: Any, asked: dict[str, Any], where: str) -> tuple[Data, int]:
         inputs, targets = returned
     else:
         raise StudyError(
-            f"loader {where}: returned a {_kind(returned)}; expected (inputs, targets), a dictionary of both, or a"
+            f"loader {where}: returned {_kind(returned)}; expected (inputs, targets), a dictionary of both, or a"
             " DataFrame."
         )
     return array_data(inputs, targets, where=f"loader {where}", task=asked["task"]), test_rows

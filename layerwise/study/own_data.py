@@ -45,7 +45,7 @@ class OwnData(DataSetPart):
     stratified: ClassVar[bool] = True
     _shape: Shape = PrivateAttr()
     _sha256: str = PrivateAttr()
-    _request: str = PrivateAttr()
+    _request: str = PrivateAttr(default="")
 
     def shape(self) -> Shape:
         """Rows, features and classes, as they were when the study was read."""
@@ -77,6 +77,8 @@ class OwnData(DataSetPart):
         return read(self.where, self._request)
 
     def _settle(self, context: dict[str, Any]) -> None:  # noqa: ARG002 - what else was given to make it
+        if self._request:  # pydantic asks again when it is given a part that is made already
+            return
         # All that decides how the data are read; how they are divided and scaled does not.
         self._request = json.dumps(self.model_dump(mode="json", exclude=set(DataSetPart.model_fields)), sort_keys=True)
         loaded = self._read()
@@ -209,7 +211,7 @@ class InMemory(OwnData):
         return "the data in memory"
 
     def _settle(self, context: dict[str, Any]) -> None:
-        self._loaded = context.get("memory")
+        self._loaded = self._loaded or context.get("memory")
         if self._loaded is None:
             raise ValueError(
                 "source memory is for Python, where layerwise.datasets.from_arrays and from_frame make it;"
