@@ -7,6 +7,7 @@ imports nothing of this project. What was fitted is kept by skops, which needs n
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,18 @@ def prepared(columns: pd.DataFrame, transformer: Any, places: np.ndarray, width:
     return found
 
 
+def packed(transformer: Any, places: np.ndarray | None) -> bytes:
+    """What was fitted as the bytes of a file, without pickle.
+
+    Args:
+        transformer: scikit-learn's.
+        places: which input each of its columns is; ``None`` where rows are arrays.
+    """
+    import skops.io
+
+    return skops.io.dumps({"transformer": transformer, "places": places}, compression=zipfile.ZIP_DEFLATED)
+
+
 class RawRows:
     """A network that takes raw rows: MLflow's python_function.
 
@@ -93,25 +106,26 @@ class RawRows:
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002 - MLflow's signature
         """The network's answer to raw rows, under the names of classes, target or inputs; an array for an array."""
-        answer = self.network.predict(self.inputs(rows), verbose=0)
+        answer = np.asarray(self.network.predict(self.fed(self.inputs(rows)), verbose=0))
         if self.serving["outputs"] is None:
             return answer
         return pd.DataFrame(answer, columns=self.serving["outputs"], index=getattr(rows, "index", None))
 
     def inputs(self, rows: Any) -> np.ndarray:
-        """What the network takes, from raw rows."""
+        """``(rows, width)`` float32: what the network takes, from raw rows."""
         transformer, columns = self.preparation["transformer"], self.serving["columns"]
         if columns is None:
             return transformer.transform(np.asarray(rows, np.float64)).astype(np.float32)
         known = normalised(rows, columns["numbers"], columns["categories"])
-        known = known.set_index(pd.RangeIndex(len(known)))
-        self._refuse_missing(known, columns["numbers"])
+        for name in columns["numbers"]:
+            if np.isinf(known[name]).any():
+                raise ValueError(f"column {name!r} has infinite values; the model takes finite numbers")
         return prepared(known, transformer, self.preparation["places"], self.serving["width"])
 
-    def _refuse_missing(self, columns: pd.DataFrame, numbers: list[str]) -> None:
-        for name in numbers:
-            if np.isinf(columns[name]).any():
-                raise ValueError(f"column {name!r} has infinite values; the model takes finite numbers")
+    def fed(self, inputs: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
+        """The inputs as one array, or, for a network of several inputs, as one for each of its names."""
+        feeds = self.serving["feeds"]
+        return {name: inputs[:, positions] for name, positions in feeds.items()} if feeds else inputs
 
 
 def _load_pyfunc(path: str) -> RawRows:

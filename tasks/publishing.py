@@ -22,13 +22,13 @@ from layerwise import figures, pretraining, statistics
 from layerwise.datasets import Data, content_digest
 from layerwise.pretraining import FINE_TUNED, Depth, Evaluation
 from layerwise.study import Layer, Study
-from tasks import notes
+from tasks import notes, serving
 from tasks.provenance import provenance
 from tasks.results import read_back
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
-from tasks.tracking.templates import ModelTemplate
+from tasks.tracking.templates import ModelTemplate, Serving
 
 if TYPE_CHECKING:
     import keras
@@ -91,6 +91,7 @@ def publish_depths(
         label: how the task run is called.
     """
     publisher, found = _publishers[tree.study_run_id], []
+    prepared = serving.preparations(depths[0].block, data) if models != "none" else {}
     for depth in depths:
         _verify_stored(depth)
         wanted = models == "all" or (models == "final" and depth.depth == depth.block.procedure.depth)
@@ -100,7 +101,7 @@ def publish_depths(
             if depth.evaluation.diverged[position]:
                 continue
             publisher.metrics(run_id, _points(depth, position))
-            found += _seed_models(run_id, depth, position, data) if wanted else []
+            found += _seed_models(run_id, depth, position, data, prepared.get(seed)) if wanted else []
     publisher.models(found)
 
 
@@ -243,7 +244,9 @@ def _points(depth: Depth, position: int) -> list[Point]:
     return found
 
 
-def _seed_models(run_id: str, depth: Depth, position: int, data: Data) -> Iterator[SeedModel]:
+def _seed_models(
+    run_id: str, depth: Depth, position: int, data: Data, preparation: bytes | None
+) -> Iterator[SeedModel]:
     tuned = depth.fine_tuned
     for kept in depth.networks():
         weights = kept.weights(position)
@@ -251,8 +254,12 @@ def _seed_models(run_id: str, depth: Depth, position: int, data: Data) -> Iterat
         if fine and tuned is not None and tuned.evaluation.diverged[position]:
             continue
         points = [point for point in _points(depth, position) if point.key.startswith(FINE_TUNED) == fine]
-        template = _template(kept.kind, kept.layers, kept.trainable_from, len(data.classes), data.inputs.shape[1:])
-        yield SeedModel(run_id, kept.name, depth.depth, template, weights, content_digest(*weights), points)
+        served = serving.of(kept, data) if preparation is not None else None
+        template = _template(
+            kept.kind, kept.layers, kept.trainable_from, len(data.classes), data.inputs.shape[1:], served
+        )
+        digest = content_digest(*weights)
+        yield SeedModel(run_id, kept.name, depth.depth, template, weights, digest, points, preparation)
 
 
 @cache
@@ -262,13 +269,16 @@ def _template(
     trainable_from: int,
     classes: int,
     input_shape: tuple[int, ...],
+    served: Serving | None = None,
 ) -> ModelTemplate:
     """One depth's architecture, saved once; layers below ``trainable_from`` are frozen in it."""
     from layerwise import network
 
     if kind == "classifier":
-        return ModelTemplate.of(network.classifier(layers, classes, input_shape, trainable_from=trainable_from))
-    return ModelTemplate.of(network.autoencoder(layers, input_shape, trainable_from=trainable_from))
+        model = network.classifier(layers, classes, input_shape, trainable_from=trainable_from)
+    else:
+        model = network.autoencoder(layers, input_shape, trainable_from=trainable_from)
+    return ModelTemplate.of(model, serving=served)
 
 
 def _record_outcome(publisher: Publisher, run_id: str, depth: Depth, position: int) -> None:

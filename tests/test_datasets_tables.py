@@ -59,7 +59,7 @@ def test_columns_are_what_they_hold(table: Path):
     data = datasets.generate(study.data)
     assert (study.data.task, tuple(study.data.shape())) == ("classification", (12, 5, 2))
     assert data.classes == ("no", "yes")
-    assert data.table.kinds == ("number", "text", "boolean")
+    assert data.table.kinds == ("double", "string", "boolean")
     assert data.table.inputs == ["age", "colour=blue", "colour=green", "colour=red", "smokes"]
     np.testing.assert_array_equal(data.inputs[0], [20, 0, 0, 1, 1])
     np.testing.assert_array_equal(np.isnan(data.inputs).sum(axis=0), [1, 1, 1, 1, 0])
@@ -83,7 +83,7 @@ def test_numbers_can_be_categories(root: Path):
     path.write_text("code,answer\n" + "".join(f"{code},{code % 2}.5\n" for code in (10, 9, 10, 9, 8, 8)))
     data = datasets.generate(own(path, categorical=["code"]).data)
     assert data.table.inputs == ["code=8", "code=9", "code=10"]
-    assert data.table.kinds == ("code",)
+    assert data.table.kinds == ("long",)
     assert own(path).data.shape().features == 1
 
 

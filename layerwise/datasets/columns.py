@@ -169,11 +169,11 @@ def _column(series: pd.Series, where: str, *, categorical: bool) -> tuple[Kind, 
         raise StudyError(
             f"{where}: column {name!r} holds {_in_words(kind)}; expected numbers or text: turn or drop it."
         )
-    if kind in {*NUMBERS, "boolean"} and not categorical:
-        numbers = series.to_numpy(np.float64, na_value=np.nan)
-        return ("boolean" if kind == "boolean" else "number"), (), numbers
-    levels, codes = _levels(series, in_order=kind in NUMBERS)
-    return ("code" if kind in NUMBERS else "text"), levels, codes
+    whole = kind == "integer" and not series.isna().any()
+    written: Kind = "long" if whole else "double" if kind in NUMBERS else "boolean" if kind == "boolean" else "string"
+    if written == "string" or categorical:
+        return written, *_levels(series, in_order=kind in NUMBERS)
+    return written, (), series.to_numpy(np.float64, na_value=np.nan)
 
 
 def _levels(series: pd.Series, *, in_order: bool) -> tuple[tuple[str, ...], np.ndarray]:

@@ -13,7 +13,7 @@ from layerwise.study import Missing, Task
 VERSION = 2
 """Raised whenever the same specification would give other arrays or parts."""
 
-Kind = Literal["number", "boolean", "text", "code"]
+Kind = Literal["double", "long", "boolean", "string"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class RawTable:
 
     Attributes:
         names: of the columns.
-        kinds: of the columns: ``"number"`` and ``"boolean"`` are inputs as they are, ``"text"`` and ``"code"``
-            (categories written as numbers) become one input for each level.
-        levels: the values that each category takes anywhere in the table, as text; none for a number.
+        kinds: what raw rows have in the columns; ``"long"`` where all are whole numbers and none is missing.
+        levels: the values that each category takes anywhere in the table, as text, each of which becomes an input;
+            none for a column that is an input as it is.
         values: ``(rows, columns)`` float64: numbers, and positions of levels; NaN where a value is missing.
         missing: what becomes of missing values.
         target: the name of the target column.
