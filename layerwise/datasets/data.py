@@ -56,6 +56,11 @@ class RawTable:
             for text in ([f"{name}={level}" for level in levels] or [name])
         ]
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the inputs depend on the training part even if they are not scaled."""
+        return bool(self.categories) or bool(np.isnan(self.values).any())
+
     def encoded(self) -> np.ndarray:
         """``(rows, inputs)`` float32: numbers, and an indicator for each level; NaN where a value is missing."""
         parts = []

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import ValidationError
 
-from layerwise.datasets.arrays import array_data
-from layerwise.datasets.columns import Selection, table_data
 from layerwise.datasets.data import Data
-from layerwise.datasets.reading import Loaded
 from layerwise.study import InMemory, Missing, StudyError, Task
 from layerwise.study.complaints import complaints
 from layerwise.study.parts import nearest
 from layerwise.study.split import DataSetPart
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def from_arrays(inputs: Any, targets: Any, *, task: Task | None = None, **settings: Any) -> InMemory:
@@ -40,6 +39,8 @@ def from_arrays(inputs: Any, targets: Any, *, task: Task | None = None, **settin
         >>> layerwise.Study(name="iris", data=iris, network={"layers": [{"units": 8}]}).depth
         1
     """
+    from layerwise.datasets.arrays import array_data  # loads pandas
+
     return _in_memory(array_data(inputs, targets, where="the arrays", task=task), settings)
 
 
@@ -70,11 +71,15 @@ def from_frame(
     Raises:
         StudyError: if the table does not hold what is asked, or a setting is wrong; one line.
     """
+    from layerwise.datasets.columns import Selection, table_data  # loads pandas
+
     asked = Selection(target, features, drop, categorical, missing)
     return _in_memory(table_data(frame, asked, where="the table", task=task), settings)
 
 
 def _in_memory(data: Data, settings: dict[str, Any]) -> InMemory:
+    from layerwise.datasets.reading import Loaded  # loads pandas
+
     unknown = [key for key in settings if key not in DataSetPart.model_fields]
     if unknown:
         raise StudyError(f"data: {unknown[0]}: unknown key{nearest(unknown[0], [*DataSetPart.model_fields])}")

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from layerwise import streams
-from layerwise.datasets import preparing
 from layerwise.datasets.data import Data, RawTable, View
 from layerwise.datasets.generating import fresh
-from layerwise.datasets.preparing import Preparation
 from layerwise.study import DataSet, Scaling, Split, StudyError
+
+if TYPE_CHECKING:
+    from layerwise.datasets.preparing import Preparation
 
 
 def view(spec: DataSet, data: Data, *, seeds: Sequence[int], labels: int | None, scaling: Scaling) -> View:
@@ -55,7 +56,7 @@ def _view(spec: Any, known: _ByDigest, seeds: tuple[int, ...], labels: int | Non
     inputs, targets = (data.inputs, data.targets) if not getattr(spec, "fresh", False) else fresh(spec, data, seeds)
     unlabelled = View(inputs, targets, len(data.classes), pool, pool, validation, test)
     train = pool if labels is None else _labelled(unlabelled, seeds, labels)
-    if data.table is not None and preparing.is_fitted(data.table, scaling):
+    if data.table is not None and (scaling != "none" or data.table.is_fitted):
         scaled = _prepared(data.table, pool, scaling, shared_parts=not spec.shuffle)
     else:
         scaled = _scaled(inputs, pool, scaling, shared_parts=not spec.shuffle)
@@ -125,6 +126,8 @@ def _scaled(inputs: np.ndarray, pool: np.ndarray, scaling: Scaling, *, shared_pa
     """Inputs scaled by what each seed's training part shows; one shared copy where the seeds share their parts."""
     if scaling == "none":
         return inputs
+    from layerwise.datasets import preparing  # loads pandas
+
     if inputs.ndim == 2 and shared_parts:
         return preparing.scaled(inputs, preparing.fitted_to_array(inputs, pool[0], scaling))
     every = inputs if inputs.ndim == 3 else np.broadcast_to(inputs, (len(pool), *inputs.shape))
@@ -136,6 +139,8 @@ def _scaled(inputs: np.ndarray, pool: np.ndarray, scaling: Scaling, *, shared_pa
 
 def _prepared(table: RawTable, pool: np.ndarray, scaling: Scaling, *, shared_parts: bool) -> np.ndarray:
     """A table's inputs, prepared by what each seed's training part shows; one copy where the seeds share parts."""
+    from layerwise.datasets import preparing  # loads pandas
+
     if shared_parts:
         return preparing.prepared_table(table, preparing.fitted_to_table(table, pool[0], scaling))
     return np.stack([
@@ -152,6 +157,8 @@ def preparation(spec: Any, data: Data, *, seed: int, scaling: Scaling) -> Prepar
         seed: which seed.
         scaling: of the inputs.
     """
+    from layerwise.datasets import preparing  # loads pandas
+
     own = view(spec, data, seeds=(seed,), labels=None, scaling="none") if getattr(spec, "fresh", False) else None
     pool = _parts(spec, data, (seed,))[0][0]
     if data.table is not None:

@@ -45,11 +45,6 @@ def scaled(inputs: np.ndarray, preparation: Preparation) -> np.ndarray:
     return preparation.transformer.transform(inputs.astype(np.float64)).astype(np.float32)
 
 
-def is_fitted(table: RawTable, scaling: Scaling) -> bool:
-    """Whether anything of the table's inputs depends on the training part."""
-    return scaling != "none" or bool(table.categories) or bool(np.isnan(table.values).any())
-
-
 def fitted_to_table(table: RawTable, rows: np.ndarray, scaling: Scaling) -> Preparation:
     """Imputation, encoding and scaling fitted to some rows of a table.
 
