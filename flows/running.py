@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flows import environment
 from flows.locks import Busy, claim
+from layerwise import sizes
 from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
 
 def run_study_command(study: Study, *, repeat: str, root: Path) -> int:
-    """Answer a study: from MLflow if it is finished, else by training what is missing. Returns the exit status."""
+    """Answer a study: from MLflow if it is finished, else by training what is missing. Returns the exit status.
+
+    Raises:
+        StudyError: if the study needs more memory than there is.
+    """
+    sizes.refuse_oversize(study)
     environment.prepare(root)
     try:
         with claim(root, study.digest(repeat)):

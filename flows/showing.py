@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import environment
-from layerwise.study import Study, load, shipped
+from layerwise import sizes
+from layerwise.study import Study, StudyError, load, shipped
 
 if TYPE_CHECKING:
     from layerwise.datasets import Data
@@ -24,7 +26,11 @@ def list_shipped() -> None:
     """Print the ready-made studies: name, size, and the question below it."""
     console = Console()
     for name in shipped():
-        study = load(name)
+        try:
+            study = load(name)
+        except StudyError as error:  # such as one whose data the user has to bring along
+            console.print(Text.assemble((f"{name:<20}", "bold"), f" {error}"), soft_wrap=True)
+            continue
         arms = f"{len(study.arms)} arm{'s' if len(study.arms) > 1 else ''}"
         size = f"{arms}, depth {study.depth}, {study.seeds} seeds"
         console.print(Text.assemble((f"{name:<20}", "bold"), f" {size}"), soft_wrap=True)
@@ -40,12 +46,13 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     console = Console()
     heading = Text.assemble((study.name, "bold"), f"  {study.question}" if study.question else "")
     console.print(heading, soft_wrap=True)
-    split, shape, blocks = study.data.split, study.data.shape(), study.blocks()
-    validation = f", {split.validation} validation" if split.validation else ""
+    sizes.refuse_oversize(study)
+    blocks, needed = study.blocks(), sum(sizes.estimated_bytes(study, study.data.shape()).values())
+    for line in _data_in_words(study):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(
-        f"data   {study.data.source}, {shape.features} features, {shape.classes} classes,"
-        f" {split.train} training{validation} and {split.test} test rows\n"
-        f"seeds  {study.seeds}, in {len(blocks)} block{'s' * (len(blocks) > 1)} of {len(blocks[0])} side by side",
+        f"seeds  {study.seeds}, in {len(blocks)} block{'s' * (len(blocks) > 1)} of {len(blocks[0])} side by side;"
+        f" about {sizes.in_words(needed)} of memory",
         highlight=False,
         soft_wrap=True,
     )
@@ -54,6 +61,21 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
         _show_arm(study, arm, repeat, survey, console)
     left, known = len(survey.wanted - survey.found), len(survey.wanted)
     console.print(f"{left} of {known} stages left to train; arms share those they have in common", highlight=False)
+
+
+def _data_in_words(study: Study) -> Iterator[str]:
+    """What the data are, how they are divided, and how even the classes are."""
+    from layerwise import datasets
+
+    spec, (_, features, classes) = study.data, study.data.shape()
+    validation = f", {spec.split.validation} validation" if spec.split.validation else ""
+    unused = f"; {spec.split.unused} rows unused" if spec.split.unused else ""
+    answer = f"{classes} classes" if classes else "a number to predict"
+    yield (
+        f"data   {spec.source}, {features} features, {answer}, {spec.split.train} training{validation} and"
+        f" {spec.split.test} test rows{unused}"
+    )
+    yield f"       {spec.task}; {datasets.class_balance(datasets.generate(spec))}"
 
 
 def _show_arm(study: Study, arm: str, repeat: str, survey: Survey, console: Console) -> None:

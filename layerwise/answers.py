@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layerwise import datasets, pretraining
+from layerwise import datasets, pretraining, sizes
 from layerwise.datasets import Data
 from layerwise.stages import Depth, Evaluation, blocks
 from layerwise.study import Study
@@ -97,12 +97,16 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
         study: what to train, from :func:`layerwise.load` or built in Python.
         progress: called after each depth of each block.
 
+    Raises:
+        StudyError: if the study needs more memory than there is, or its data cannot be had.
+
     Example:
         >>> import layerwise
         >>> study = layerwise.load("blobs-supervised", seeds=2, overrides=["network.layers.0.repeat=1"])
         >>> layerwise.run(study).table()["test_accuracy_mean"].round(2).tolist()
         [0.82]
     """
+    sizes.refuse_oversize(study)
     data, memory = datasets.generate(study.data), Memory()
     datasets.check_seeds(study, data)
     trained: dict[str, tuple[Depth, ...]] = {}

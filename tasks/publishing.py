@@ -23,13 +23,13 @@ from layerwise.answers import FINE_TUNED
 from layerwise.datasets import Data, content_digest
 from layerwise.stages import Depth, Evaluation, Network
 from layerwise.study import Study
-from tasks import notes
+from tasks import notes, serving
 from tasks.provenance import provenance
 from tasks.results import read_back
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
-from tasks.tracking.templates import ModelTemplate
+from tasks.tracking.templates import ModelTemplate, Serving
 
 if TYPE_CHECKING:
     from layerwise.models import Architecture
@@ -92,6 +92,7 @@ def publish_depths(
         label: how the task run is called.
     """
     publisher, found = _publishers[tree.study_run_id], []
+    prepared = serving.preparations(depths[0].block, data) if models != "none" else {}
     for depth in depths:
         _verify_stored(depth)
         wanted = models == "all" or (models == "final" and depth.depth == depth.block.procedure.depth)
@@ -101,7 +102,7 @@ def publish_depths(
             if depth.evaluation.diverged[position]:
                 continue
             publisher.metrics(run_id, _points(depth, position))
-            found += _seed_models(run_id, depth, position, data) if wanted else []
+            found += _seed_models(run_id, depth, position, data, prepared.get(seed)) if wanted else []
     publisher.models(found)
 
 
@@ -247,7 +248,9 @@ def _points(depth: Depth, position: int) -> list[Point]:
     return found
 
 
-def _seed_models(run_id: str, depth: Depth, position: int, data: Data) -> Iterator[SeedModel]:
+def _seed_models(
+    run_id: str, depth: Depth, position: int, data: Data, preparation: bytes | None
+) -> Iterator[SeedModel]:
     tuned = depth.fine_tuned
     from layerwise import models
 
@@ -257,16 +260,17 @@ def _seed_models(run_id: str, depth: Depth, position: int, data: Data) -> Iterat
         if fine and tuned is not None and tuned.evaluation.diverged[position]:
             continue
         points = [point for point in _points(depth, position) if point.key.startswith(FINE_TUNED) == fine]
-        template = _template(models.architecture(kept, data))
-        yield SeedModel(run_id, kept.name, depth.depth, template, weights, content_digest(*weights), points)
+        served = serving.of(kept, data) if preparation is not None else None
+        template, digest = _template(models.architecture(kept, data), served), content_digest(*weights)
+        yield SeedModel(run_id, kept.name, depth.depth, template, weights, digest, points, preparation)
 
 
 @cache
-def _template(architecture: Architecture) -> ModelTemplate:
+def _template(architecture: Architecture, served: Serving | None = None) -> ModelTemplate:
     """One depth's architecture, saved once."""
     from layerwise import models
 
-    return ModelTemplate.of(models.built(architecture).model)
+    return ModelTemplate.of(models.built(architecture).model, serving=served)
 
 
 def _record_outcome(publisher: Publisher, run_id: str, depth: Depth, position: int) -> None:

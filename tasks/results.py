@@ -42,8 +42,9 @@ R = TypeVar("R")
 log = logging.getLogger("layerwise")
 
 DATACLASSES = {
-    "Data": "layerwise.datasets:Data",
+    "Data": "layerwise.datasets.data:Data",
     "Evaluation": "layerwise.pretraining:Evaluation",
+    "RawTable": "layerwise.datasets.data:RawTable",
     "StageResult": "layerwise.pretraining:StageResult",
 }
 """The frozen dataclasses that a result may hold: the name in the record, and where the class is defined."""

@@ -27,7 +27,7 @@ def _generate_data(spec: DataSet, digest: str) -> Data:  # noqa: ARG001 - the re
 
 def generate_data(spec: DataSet) -> Data:
     """The study's data: generated once, then found again by the digest of its specification."""
-    known = {"data": spec.canonical(), "version": datasets.VERSION, "libraries": identity.library_versions()}
+    known = {"data": spec.identity(), "version": datasets.VERSION, "libraries": identity.library_versions()}
     return _generate_data(spec, digest_of(known))
 
 

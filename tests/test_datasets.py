@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits, make_blobs
+from sklearn.datasets import load_diabetes, load_digits, make_blobs
 
 import layerwise
-from layerwise.datasets import check_seeds, content_digest, generate, view
-from layerwise.study import DATA_SETS, Blobs, Digits, Moons, StudyError, Wine
+from layerwise.datasets import check_seeds, content_digest, from_arrays, generate, view
+from layerwise.study import DATA_SETS, Blobs, Diabetes, Digits, Moons, OwnData, StudyError, Wine
 from tests.studies import small
 
-SOURCES = {source: kind(source=source) for source, kind in DATA_SETS.items()}
+SOURCES = {source: kind(source=source) for source, kind in DATA_SETS.items() if not issubclass(kind, OwnData)}
 
 
 def seen(spec, seeds=range(10), labels=None, scaling="none"):
@@ -36,7 +36,9 @@ def test_every_data_set_has_the_shape_its_specification_says(spec):
     data, shape = generate(spec), spec.shape()
     assert data.inputs.shape == (shape.rows, shape.features)
     assert len(data.classes) == shape.classes
-    assert set(np.unique(data.targets)) == set(range(shape.classes))
+    if data.classes:
+        assert set(np.unique(data.targets)) == set(range(shape.classes))
+    assert data.task == spec.task == ("classification" if data.classes else "regression")
     assert data.inputs.dtype == np.float32
     assert np.isfinite(data.inputs).all()
 
@@ -58,6 +60,51 @@ def test_digits_are_sixteenths():
     assert own.pool.shape == (10, 1200)
     assert own.test.shape == (10, 597)
     assert len({tuple(rows) for rows in own.test.tolist()}) == 10
+
+
+def test_diabetes_is_regression():
+    """The bundled regression set has the measured features, float32 numbers to predict, and no classes."""
+    data = generate(Diabetes(source="diabetes"))
+    measured = load_diabetes(scaled=False)
+    np.testing.assert_array_equal(data.inputs, measured.data.astype(np.float32))
+    np.testing.assert_array_equal(data.targets, measured.target.astype(np.float32))
+    assert (data.classes, data.task, data.targets.dtype) == ((), "regression", np.float32)
+    assert Diabetes(source="diabetes").shape() == (442, 10, 0)
+
+
+def test_numbers_are_scaled_by_what_each_seed_trains_on():
+    """Targets have mean 0 and standard deviation 1 on the rows that keep theirs, and test rows have no part in it."""
+    own = seen(Diabetes(source="diabetes"), labels=40)
+    assert (own.task, own.classes, own.train.shape) == ("regression", 0, (10, 40))
+    assert own.target_mean.shape == own.target_sd.shape == (10,)
+    assert own.target_mean.dtype == own.target_sd.dtype == np.float64
+    assert own.scaled_targets.shape == (10, 442, 1)
+    assert own.scaled_targets.dtype == np.float32
+    for position in range(10):
+        rows = own.train[position]
+        assert len(set(rows) & set(own.pool[position])) == 40
+        np.testing.assert_allclose(own.targets[rows].mean(dtype=np.float64), own.target_mean[position])
+        np.testing.assert_allclose(own.scaled_targets[position, rows].mean(), 0, atol=1e-5)
+        np.testing.assert_allclose(own.scaled_targets[position, rows].std(), 1, atol=1e-5)
+        back = own.scaled_targets[position, :, 0] * own.target_sd[position] + own.target_mean[position]
+        np.testing.assert_allclose(back, own.targets, rtol=1e-5)
+
+
+def test_equal_numbers_are_not_divided_by_their_spread():
+    """Where a seed trains on equal numbers, they are centred and no more."""
+    spec = from_arrays(np.eye(4), np.array([1.5, 1.5, 2.5, 3.5]), shuffle=False, split={"train": 2, "test": 2})
+    own = seen(spec, seeds=(0,))
+    np.testing.assert_array_equal(own.scaled_targets[0, :, 0], [0, 0, 1, 2])
+
+
+def test_shares_become_whole_rows():
+    """Parts can be shares of the rows; what is left over goes to those that lose most by rounding down."""
+    split = Blobs(samples=103, split={"train": 0.7, "validation": 0.1, "test": 0.2}).split
+    assert (split.train, split.validation, split.test, split.total) == (72, 10, 21, 103)
+    assert Blobs(split={"train": 0.5, "test": 0.5}) == Blobs()
+    own = seen(Blobs(split={"train": 0.5, "test": 0.3, "unused": 0.2}))
+    assert own.pool[0].tolist() == [*range(500)]
+    assert own.test[0].tolist() == [*range(700, 1000)]
 
 
 def test_a_seeds_view_does_not_depend_on_its_block():

@@ -13,11 +13,9 @@ from layerwise.study.data import (
     Circles,
     Classification,
     DataSet,
+    Diabetes,
     Digits,
     Moons,
-    Scaling,
-    Shape,
-    Split,
     Wine,
 )
 from layerwise.study.layers import (
@@ -41,8 +39,10 @@ from layerwise.study.layers import (
     shape_below,
     unrolled,
 )
+from layerwise.study.own_data import Arrays, InMemory, Loader, Missing, OwnData, Table
 from layerwise.study.parts import StudyError, digest_of
 from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
+from layerwise.study.split import Scaling, Shape, Split, Task
 from layerwise.study.study import BLOCK_BYTES, BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
 from layerwise.study.training import (
     OPTIMIZERS,
@@ -60,10 +60,11 @@ from layerwise.study.training import (
 
 __all__ = [
     "BLOCK_BYTES", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_LAYER", "MAX_FILE_BYTES", "OPTIMIZERS",
-    "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm", "Blobs", "Bottom", "BreastCancer",
-    "Circles", "Classification", "Control", "Conv", "Custom", "DataSet", "Dense", "Digits", "Encoder", "FineTune",
-    "GaussianNoise", "Gru", "Initializer", "Layer", "Lstm", "MaskingNoise", "Moons", "Network", "Noise",
-    "Optimizer", "Procedure", "Residual", "Rmsprop", "RowShape", "Scaling", "Sgd", "Shape", "Split", "Study",
-    "StudyError", "Track", "Training", "Wine", "block_size", "digest_of", "incoming_shapes", "load", "parse",
-    "passes_sequences", "shape_below", "shipped", "unrolled",
+    "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm", "Arrays", "Blobs", "Bottom",
+    "BreastCancer", "Circles", "Classification", "Control", "Conv", "Custom", "DataSet", "Dense", "Diabetes",
+    "Digits", "Encoder", "FineTune", "GaussianNoise", "Gru", "InMemory", "Initializer", "Layer", "Loader", "Lstm",
+    "MaskingNoise", "Missing", "Moons", "Network", "Noise", "Optimizer", "OwnData", "Procedure", "Residual",
+    "Rmsprop", "RowShape", "Scaling", "Sgd", "Shape", "Split", "Study", "StudyError", "Table", "Task", "Track",
+    "Training", "Wine", "block_size", "digest_of", "incoming_shapes", "load", "parse", "passes_sequences",
+    "shape_below", "shipped", "unrolled",
 ]  # fmt: skip

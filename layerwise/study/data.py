@@ -1,85 +1,30 @@
-"""Data sets: where rows come from, how they are divided, which keep their label."""
+"""Data sets: where rows come from, whether generated, bundled with scikit-learn, or the user's own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from layerwise.study.parts import Count, Part, Positive
-
-Scaling = Literal["none", "standard", "min_max"]
-
-
-class Shape(NamedTuple):
-    """Size of a data set."""
-
-    rows: int
-    features: int
-    classes: int
-
-
-class Split(Part):
-    """How many rows each part takes; together they are all the rows there are."""
-
-    train: Count
-    test: Count
-    validation: Count | None = None
-
-    @property
-    def total(self) -> int:
-        """Rows in all parts together."""
-        return self.train + self.test + (self.validation or 0)
-
-
-class DataSetPart(Part):
-    """What every data set can say: its parts, how many training rows keep their label, how inputs are scaled."""
-
-    split: Split
-    labels: Annotated[int, Field(ge=2, strict=True)] | None = None
-    """Training rows that keep their label, a stratified draw of each seed; all of them if left out."""
-    scaling: Scaling = "none"
-    shuffle: bool = True
-    """Whether each seed draws its own parts; otherwise rows are taken in order: train, validation, test."""
-
-    @property
-    def task(self) -> Literal["classification", "regression"]:
-        """What the targets are: classes, or numbers."""
-        return "classification"
-
-    def shape(self) -> Shape:
-        """Rows, features and classes of the whole data set."""
-        raise NotImplementedError
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        split, rows = self.split, self.shape().rows
-        if split.total != rows:
-            parts = f"train {split.train} + test {split.test}"
-            parts += f" + validation {split.validation}" if split.validation else ""
-            raise ValueError(f"{parts} = {split.total} rows, but there are {rows}; make them equal")
-        check_labels(self.labels, self)
-        return self
-
-
-def check_labels(labels: int | None, data: DataSetPart, *, where: str = "") -> None:
-    """Refuse a labelled set that is larger than the training part or has no room for every class."""
-    if labels is None:
-        return
-    if labels > data.split.train:
-        raise ValueError(f"{where}labels {labels} is more than the training part's {data.split.train} rows; use fewer")
-    if labels < data.shape().classes:
-        raise ValueError(
-            f"{where}labels {labels} is fewer than the {data.shape().classes} classes; give every class a row"
-        )
-
+from layerwise.study.own_data import Arrays, InMemory, Loader, Table
+from layerwise.study.parts import Positive
+from layerwise.study.split import DataSetPart, Scaling, Shape, Split, Task
 
 RandomState = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
 Samples = Annotated[int, Field(ge=2, le=10_000_000, strict=True)]
 Halves = Split(train=500, test=500)
 
 
-class Blobs(DataSetPart):
+class GivenData(DataSetPart):
+    """A data set whose size is known without looking at it."""
+
+    @property
+    def task(self) -> Task:
+        """What the targets are: classes, or numbers."""
+        return "classification" if self.shape().classes else "regression"
+
+
+class Blobs(GivenData):
     """Isotropic Gaussian clusters from :func:`sklearn.datasets.make_blobs`, rows in generated order."""
 
     source: Literal["blobs"] = "blobs"
@@ -98,7 +43,7 @@ class Blobs(DataSetPart):
         return Shape(self.samples, self.features, self.classes)
 
 
-class Moons(DataSetPart):
+class Moons(GivenData):
     """Two interleaving half circles from :func:`sklearn.datasets.make_moons`."""
 
     source: Literal["moons"]
@@ -113,7 +58,7 @@ class Moons(DataSetPart):
         return Shape(self.samples, 2, 2)
 
 
-class Circles(DataSetPart):
+class Circles(GivenData):
     """A large circle around a small one from :func:`sklearn.datasets.make_circles`."""
 
     source: Literal["circles"]
@@ -129,7 +74,7 @@ class Circles(DataSetPart):
         return Shape(self.samples, 2, 2)
 
 
-class Classification(DataSetPart):
+class Classification(GivenData):
     """Clusters at the corners of a hypercube from :func:`sklearn.datasets.make_classification`."""
 
     source: Literal["classification"]
@@ -157,7 +102,7 @@ class Classification(DataSetPart):
         return self
 
 
-class Digits(DataSetPart):
+class Digits(GivenData):
     """8 x 8 images of handwritten digits from :func:`sklearn.datasets.load_digits`, divided by 16."""
 
     source: Literal["digits"]
@@ -168,7 +113,7 @@ class Digits(DataSetPart):
         return Shape(1797, 64, 10)
 
 
-class Wine(DataSetPart):
+class Wine(GivenData):
     """Chemical analysis of three cultivars from :func:`sklearn.datasets.load_wine`."""
 
     source: Literal["wine"]
@@ -180,7 +125,22 @@ class Wine(DataSetPart):
         return Shape(178, 13, 3)
 
 
-class BreastCancer(DataSetPart):
+class Diabetes(GivenData):
+    """How far diabetes has gone a year after ten measurements, from :func:`sklearn.datasets.load_diabetes`.
+
+    The target is a number. The features are those measured, not scikit-learn's, which are scaled by all rows.
+    """
+
+    source: Literal["diabetes"]
+    split: Split = Split(train=294, test=148)
+    scaling: Scaling = "standard"
+
+    def shape(self) -> Shape:
+        """Rows and features of the whole data set."""
+        return Shape(442, 10, 0)
+
+
+class BreastCancer(GivenData):
     """Cell nuclei, benign or malignant, from :func:`sklearn.datasets.load_breast_cancer`."""
 
     source: Literal["breast_cancer"]
@@ -200,7 +160,24 @@ DATA_SETS = {
     "digits": Digits,
     "wine": Wine,
     "breast_cancer": BreastCancer,
+    "diabetes": Diabetes,
+    "table": Table,
+    "arrays": Arrays,
+    "loader": Loader,
+    "memory": InMemory,
 }
 DataSet = Annotated[
-    Blobs | Moons | Circles | Classification | Digits | Wine | BreastCancer, Field(discriminator="source")
+    Blobs
+    | Moons
+    | Circles
+    | Classification
+    | Digits
+    | Wine
+    | BreastCancer
+    | Diabetes
+    | Table
+    | Arrays
+    | Loader
+    | InMemory,
+    Field(discriminator="source"),
 ]

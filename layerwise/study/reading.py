@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from layerwise import imported
 from layerwise.study.complaints import complaints
 from layerwise.study.parts import StudyError, short
 from layerwise.study.study import Study
@@ -40,19 +41,33 @@ def load(source: str | Path, /, *, overrides: Sequence[str] = (), **changes: Any
         >>> load("blobs-supervised", seeds=5).seeds
         5
     """
-    document = _parse(*_read(source))
+    text, path = _read(source)
+    document = _parse(text, path)
     for setting in overrides:
         _override(document, setting)
     document.update(changes)
-    return parse(document, where=str(source))
+    return parse(document, where=str(source), folder=Path(path).parent)
 
 
-def parse(document: Mapping[str, Any], *, where: str = "study") -> Study:
-    """The study that a plain mapping describes; raises :class:`StudyError` with one line if it describes none."""
+def parse(document: Mapping[str, Any], *, where: str = "study", folder: Path | None = None) -> Study:
+    """The study that a plain mapping describes.
+
+    Args:
+        document: its keys and values, as a study file has them.
+        where: how messages call it.
+        folder: where files and modules that it names are looked for first, before the working directory.
+
+    Raises:
+        StudyError: if it describes none; one line.
+    """
     try:
-        return Study.model_validate(document)
+        study = Study.model_validate(document, context={"folder": folder})
     except ValidationError as error:
         raise StudyError(f"{where}: {'; '.join(complaints(error))}") from None
+    if study.functions:
+        for place in filter(None, (folder, Path.cwd())):
+            imported.look_in(place)
+    return study
 
 
 def _read(source: str | Path) -> tuple[str, str]:

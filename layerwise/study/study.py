@@ -11,9 +11,10 @@ from pydantic import Field, field_validator, model_validator
 
 from layerwise import imported
 from layerwise.study.arms import Arm, Procedure, in_one_word
-from layerwise.study.data import DataSet, check_labels
+from layerwise.study.data import DataSet
 from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
 from layerwise.study.parts import Part, digest_of, nearest, short
+from layerwise.study.split import check_labels
 from layerwise.study.training import FineTune, Training
 
 BLOCK_SEEDS = 10
@@ -141,11 +142,16 @@ class Study(Part):
         return tuple(tuple(range(start, start + size)) for start in range(0, self.seeds, size))
 
     def digest(self, repeat: str = "") -> str:
-        """The run key: SHA-256 over the resolved study and the name of the repeat, as 32 hex digits."""
-        code = {path: imported.code_digest(path) for path in sorted(self._functions())}
-        return digest_of({"study": self.canonical(), "repeat": repeat} | ({"code": code} if code else {}))
+        """The run key: SHA-256 over the resolved study and the name of the repeat, as 32 hex digits.
 
-    def _functions(self) -> set[str]:
+        Of a file, and of the user's own code, it takes the content, and not the place.
+        """
+        study = self.canonical() | {"data": self.data.identity()}
+        code = {path: imported.code_digest(path) for path in sorted(self.functions)}
+        return digest_of({"study": study, "repeat": repeat} | ({"code": code} if code else {}))
+
+    @property
+    def functions(self) -> set[str]:
         """The import paths of the user's functions that the study names."""
         networks = [self.network, *(arm.network for arm in self.arms.values() if arm.network is not None)]
         layers = [layer for network in networks for layer in network.every_layer]

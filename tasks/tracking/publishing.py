@@ -75,6 +75,7 @@ class SeedModel:
         weights: its weights, in the order of ``model.weights``.
         digest: digest of the weights.
         points: metrics of this depth; they are published on the run and linked to the model.
+        preparation: what turns raw rows into its inputs, where its template serves raw rows.
     """
 
     run_id: str
@@ -84,6 +85,7 @@ class SeedModel:
     weights: Sequence[np.ndarray]
     digest: str
     points: Sequence[Point] = ()
+    preparation: bytes | None = None
 
 
 @dataclass
@@ -349,7 +351,13 @@ class Publisher:
 
     def _write(self, model: SeedModel, known: LoggedModel) -> None:
         location = known.artifact_location
-        files = model.template.folder(model.weights, model_id=known.model_id, run_id=model.run_id, location=location)
+        files = model.template.folder(
+            model.weights,
+            model_id=known.model_id,
+            run_id=model.run_id,
+            location=location,
+            preparation=model.preparation,
+        )
         # The client's log_model_artifacts would ask the store where the model lives, then copy: 4 ms more.
         if is_local_uri(location):
             _write_files(Path(local_file_uri_to_path(location)), files)

@@ -8,6 +8,7 @@ a genuine MLflow model folder.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import platform
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from layerwise import raw_rows
 
 if TYPE_CHECKING:
     import keras
@@ -42,6 +45,31 @@ class _Slot:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """How a model serves raw rows, as they stand in the user's table or array.
+
+    Attributes:
+        columns: name and MLflow type of every column; ``None`` where a raw row is an array.
+        numbers: those that are numbers; the others are categories.
+        width: numbers that the network takes for a row.
+        outputs: the names of what comes out; ``None`` where that is an array.
+        feeds: for a network of several inputs, the positions in the row that each takes, by name.
+    """
+
+    columns: tuple[tuple[str, str], ...] | None
+    numbers: tuple[str, ...]
+    width: int
+    outputs: tuple[str, ...] | None
+    feeds: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def text(self) -> str:
+        """What the model reads of it when it is loaded."""
+        categories = [name for name, _ in self.columns or () if name not in self.numbers]
+        columns = None if self.columns is None else {"numbers": self.numbers, "categories": categories}
+        return json.dumps({"columns": columns, "width": self.width, "outputs": self.outputs, "feeds": dict(self.feeds)})
+
+
+@dataclass(frozen=True)
 class ModelTemplate:
     """One architecture as an MLflow model folder, ready for weights and ids.
 
@@ -53,12 +81,15 @@ class ModelTemplate:
     slots: tuple[_Slot, ...]
 
     @classmethod
-    def of(cls, model: keras.Model, *, requirements: Sequence[str] = ()) -> ModelTemplate:
+    def of(
+        cls, model: keras.Model, *, requirements: Sequence[str] = (), serving: Serving | None = None
+    ) -> ModelTemplate:
         """The template of a model's architecture; the model keeps its weights.
 
         Args:
-            model: a built model with one input and one output.
+            model: a built model with one output.
             requirements: pip requirements beside the exact versions of Keras, TensorFlow and NumPy in use.
+            serving: how it serves raw rows; without it, it takes what the network takes.
 
         Raises:
             ValueError: if the model's weights cannot be told apart in its file.
@@ -71,14 +102,22 @@ class ModelTemplate:
         weights = model.get_weights()
         try:
             model.set_weights([np.full_like(weight, number) for number, weight in enumerate(weights, start=1)])
-            files = _saved(model, [*default_requirements(), *requirements])
+            files = _saved(model, [*default_requirements(), *requirements], serving)
         finally:
             model.set_weights(weights)
         with zipfile.ZipFile(io.BytesIO(files.pop(_ARCHIVE))) as archive:
             parts = {name: archive.read(name) for name in archive.namelist()}
         return cls(files, parts, _slots(parts[_WEIGHTS], weights))
 
-    def folder(self, weights: Sequence[np.ndarray], *, model_id: str, run_id: str, location: str) -> dict[str, bytes]:
+    def folder(
+        self,
+        weights: Sequence[np.ndarray],
+        *,
+        model_id: str,
+        run_id: str,
+        location: str,
+        preparation: bytes | None = None,
+    ) -> dict[str, bytes]:
         """The files of one model's folder by relative path.
 
         Args:
@@ -86,6 +125,7 @@ class ModelTemplate:
             model_id: the logged model's id.
             run_id: the run it comes from.
             location: where its artifacts are kept.
+            preparation: what turns raw rows into inputs, from :func:`layerwise.raw_rows.packed`.
 
         Raises:
             ValueError: if the weights are not those of the architecture.
@@ -96,6 +136,8 @@ class ModelTemplate:
             text = text.replace(placeholder, json.dumps(value))  # quoted: an id may look like a number
         filled["MLmodel"] = text.encode()
         filled[_ARCHIVE] = self.keras_archive(weights)
+        if preparation is not None:
+            filled[f"data/{raw_rows.PREPARATION}"] = preparation
         return filled
 
     def keras_archive(self, weights: Sequence[np.ndarray]) -> bytes:
@@ -127,6 +169,11 @@ def default_requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in ("keras", _tensorflow(), "numpy")]
 
 
+def raw_row_requirements() -> list[str]:
+    """What serving raw rows takes besides."""
+    return [f"{name}=={version(name)}" for name in ("pandas", "scikit-learn", "skops")]
+
+
 def _tensorflow() -> str:
     for name in ("tensorflow", "tensorflow-cpu"):
         try:
@@ -137,7 +184,7 @@ def _tensorflow() -> str:
     raise ModuleNotFoundError(f"no TensorFlow for {platform.machine()} is installed; publishing models needs it")
 
 
-def _saved(model: keras.Model, requirements: Sequence[str]) -> dict[str, bytes]:
+def _saved(model: keras.Model, requirements: Sequence[str], serving: Serving | None) -> dict[str, bytes]:
     """The files that MLflow's Keras flavour writes for a model, with placeholders for what differs."""
     import mlflow.keras
     from mlflow.models import Model
@@ -150,9 +197,50 @@ def _saved(model: keras.Model, requirements: Sequence[str]) -> dict[str, bytes]:
             str(place),
             mlflow_model=stub,
             signature=_signature(model),
-            pip_requirements=list(requirements),
+            pip_requirements=[*requirements, *(raw_row_requirements() if serving else ())],
         )
+        if serving is not None:
+            _serve_raw_rows(place, serving, stub.signature)
         return {path.relative_to(place).as_posix(): path.read_bytes() for path in _files_below(place)}
+
+
+def _serve_raw_rows(place: Path, serving: Serving, tensors: Any) -> None:
+    """Let python_function take raw rows: the code for it goes along, under a name that tells its versions apart.
+
+    The keras flavour stays as it is: it gives the bare network.
+    """
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    code = Path(raw_rows.__file__).read_bytes()
+    module = f"layerwise_raw_rows_{hashlib.sha256(code).hexdigest()[:8]}"
+    (place / "code").mkdir()
+    (place / "code" / f"{module}.py").write_bytes(code)
+    (place / "data" / raw_rows.SERVING).write_text(serving.text(), encoding="utf-8")
+    described = Model.load(str(place / "MLmodel"))
+    described.signature = _raw_signature(serving, tensors)
+    pyfunc.add_to_model(
+        described,
+        loader_module=module,
+        data="data",
+        code="code",
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+    )
+    described.save(str(place / "MLmodel"))
+
+
+def _raw_signature(serving: Serving, tensors: Any) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    if serving.columns is None:
+        inputs = Schema([TensorSpec(np.dtype(np.float32), (-1, serving.width))])
+    else:
+        inputs = Schema([ColSpec(kind, name) for name, kind in serving.columns])
+    if serving.outputs is None:
+        return ModelSignature(inputs, tensors.outputs)
+    return ModelSignature(inputs, Schema([ColSpec("float", name) for name in serving.outputs]))
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -163,12 +251,13 @@ def _signature(model: keras.Model) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    def schema(tensor: Any) -> Schema:
-        return Schema(
-            [TensorSpec(np.dtype(tensor.dtype), tuple(-1 if size is None else size for size in tensor.shape))]
-        )
+    def described(tensor: Any, name: str | None = None) -> TensorSpec:
+        shape = tuple(-1 if size is None else size for size in tensor.shape)
+        return TensorSpec(np.dtype(tensor.dtype), shape, name)
 
-    return ModelSignature(inputs=schema(model.inputs[0]), outputs=schema(model.outputs[0]))
+    several = len(model.inputs) > 1
+    inputs: list[Any] = [described(tensor, tensor.name if several else None) for tensor in model.inputs]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([described(model.outputs[0])]))
 
 
 def _in_one_piece(item: Any) -> bool:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from layerwise import datasets, raw_rows
+from layerwise.study import Wine
+from tasks import serving
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.store import TrackingError, store_uri
-from tasks.tracking.templates import ModelTemplate, default_requirements
+from tasks.tracking.templates import ModelTemplate, Serving, default_requirements, raw_row_requirements
 from tests.tracking.conftest import Cut, Killed
 
 with warnings.catch_warnings():
@@ -186,6 +194,101 @@ def test_a_folder_is_what_mlflow_would_have_written(template, tmp_path):
         "numpy",
     }
     assert b"tensorflow" in theirs["requirements.txt"]
+
+
+PEOPLE = pd.DataFrame(
+    {
+        "age": [20.5, np.nan, 31, 44, 25, 60],
+        "colour": ["red", "blue", None, "red", "blue", "green"],
+        "visits": [3, 1, 2, 3, 1, 2],
+        "smokes": [True, False, True, True, False, False],
+        "answer": ["no", "yes"] * 3,
+    }
+)
+COLUMNS = [("age", "double"), ("colour", "string"), ("visits", "long"), ("smokes", "boolean")]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor", "autoencoder"])
+def test_a_model_of_a_table_takes_raw_rows(publisher, tree, root, monkeypatch, kind):
+    """pyfunc serves rows as they stand in the table, named as classes, target or inputs; keras gives the network."""
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", store_uri(root))
+    frame = PEOPLE.assign(answer=np.arange(6) / 4) if kind == "regressor" else PEOPLE
+    spec = datasets.from_frame(
+        frame, target="answer", missing="mean", scaling="standard", split={"train": 4, "test": 2}
+    )
+    data = datasets.generate(spec)
+    seen = datasets.view(spec, data, seeds=(1,), labels=None, scaling="standard")
+    width = {"classifier": 2, "regressor": 1, "autoencoder": 6}[kind]
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(width, name="output")])
+    served = serving.of(SimpleNamespace(kind=kind, block=SimpleNamespace()), data)
+    fitted = datasets.preparation(spec, data, seed=1, scaling="standard")
+    packed = raw_rows.packed(fitted.transformer, fitted.places)
+    template = ModelTemplate.of(model, serving=served)
+    sent = SeedModel(tree.seed_run("greedy", 1), "depth-01", 1, template, model.get_weights(), "w", (), packed)
+    (model_id,) = publisher.models([sent])
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    answer = loaded.predict(frame.drop(columns="answer"))
+    expected = model.predict(seen.inputs[0], verbose=0)
+    np.testing.assert_array_equal(answer.to_numpy(), expected)
+    names = {"classifier": ["no", "yes"], "regressor": ["answer"], "autoencoder": data.table.inputs}[kind]
+    assert list(answer.columns) == names
+    assert [(column.name, column.type.name) for column in loaded.metadata.signature.inputs] == COLUMNS
+    assert loaded.metadata.signature.outputs.input_names() == names
+    bare = mlflow.keras.load_model(f"models:/{model_id}")
+    np.testing.assert_array_equal(bare.predict(seen.inputs[0], verbose=0), expected)
+    with pytest.raises(MlflowException, match="Model is missing inputs \\['colour'\\]"):
+        loaded.predict(frame.drop(columns="colour"))
+
+
+def test_a_model_of_scaled_arrays_takes_raw_rows(tmp_path):
+    """Where arrays were scaled, pyfunc scales raw ones by what was fitted to the seed's training part."""
+    spec = Wine(source="wine")
+    data = datasets.generate(spec)
+    seen = datasets.view(spec, data, seeds=(7,), labels=None, scaling="min_max")
+    model = keras.Sequential([keras.Input((13,)), keras.layers.Dense(3, activation="softmax")])
+    fitted = datasets.preparation(spec, data, seed=7, scaling="min_max")
+    template = ModelTemplate.of(model, serving=serving.of(SimpleNamespace(kind="classifier"), data))
+    files = template.folder(
+        model.get_weights(),
+        model_id="m-1",
+        run_id="1",
+        location="x",
+        preparation=raw_rows.packed(fitted.transformer, None),
+    )
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    loaded = mlflow.pyfunc.load_model(str(tmp_path))
+    np.testing.assert_array_equal(loaded.predict(data.inputs), model.predict(seen.inputs[0], verbose=0))
+    needed = {line.partition("==")[0] for line in files["requirements.txt"].decode().split()}
+    assert {"keras", "mlflow", "numpy", "pandas", "scikit-learn", "skops"} <= needed
+    assert len(raw_row_requirements()) == 3
+
+
+def test_the_code_in_a_models_folder_is_named_by_its_content():
+    """Two versions of the code that serves can be loaded side by side, for each has a name of its own."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    template = ModelTemplate.of(model, serving=Serving(None, (), 2, None))
+    (name,) = [name for name in template.files if name.startswith("code/")]
+    content = template.files[name]
+    assert name == f"code/layerwise_raw_rows_{hashlib.sha256(content).hexdigest()[:8]}.py"
+    described = yaml.safe_load(template.files["MLmodel"].decode())["flavors"]
+    assert described["python_function"]["loader_module"] == Path(name).stem
+    assert described["keras"]["data"] == "data"
+
+
+def test_a_network_of_several_inputs_has_them_by_name():
+    """The signature of a network of several inputs names each of them."""
+    left, right = keras.Input((2,), name="left"), keras.Input((3,), name="right")
+    model = keras.Model(
+        {"left": left, "right": right}, keras.layers.Dense(1)(keras.layers.Concatenate()([left, right]))
+    )
+    template = ModelTemplate.of(model)
+    described = yaml.safe_load(template.files["MLmodel"].decode())["signature"]["inputs"]
+    assert [(item["name"], item["tensor-spec"]["shape"]) for item in json.loads(described)] == [
+        ("left", [-1, 2]),
+        ("right", [-1, 3]),
+    ]
 
 
 def test_a_published_model_predicts_as_its_source(publisher, seed_models, root, monkeypatch):

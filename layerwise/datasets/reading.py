@@ -1,0 +1,259 @@
+"""Reading own data: tables, arrays and loaders, each refusal in one line; what was read last is remembered."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import re
+import sys
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from layerwise.datasets.arrays import array_data, named_arrays
+from layerwise.datasets.columns import Selection, table_data
+from layerwise.datasets.data import Data
+from layerwise.sizes import refuse_oversize_file
+from layerwise.study import StudyError
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What was read.
+
+    Attributes:
+        data: the data.
+        sha256: of the files, or of the data where there is none.
+        test_rows: how many of the last rows are a test part of their own.
+    """
+
+    data: Data
+    sha256: str
+    test_rows: int = 0
+
+
+def read(where: str, request: str) -> Loaded:
+    """Read what a specification asks for.
+
+    Args:
+        where: how messages call it.
+        request: what is asked for, as JSON.
+
+    Raises:
+        StudyError: if there are no such data; one line.
+    """
+    asked = json.loads(request)
+    places = [Path(asked[key]) for key in ("path", "targets_path") if asked.get(key)]
+    try:
+        stamps = tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in (place.stat() for place in places))
+        return _read(where, request, stamps)
+    except OSError as error:
+        raise StudyError(f"{where}: cannot be read ({error.strerror or error}); see that it is there.") from None
+
+
+@functools.lru_cache(maxsize=2)
+def _read(where: str, request: str, _stamps: tuple[tuple[int, ...], ...]) -> Loaded:
+    asked = json.loads(request)
+    match asked["source"]:
+        case "table":
+            data = _from_table(_frame(Path(asked["path"]), asked["separator"], where), asked, where)
+            return Loaded(data, _sha256(asked["path"]))
+        case "arrays":
+            inputs, targets, test_rows = _arrays(asked, where)
+            data = array_data(inputs, targets, where=where, task=asked["task"])
+            return Loaded(data, _sha256(asked["path"], asked["targets_path"]), test_rows)
+        case _:
+            data, test_rows = _made(_called(asked, where), asked, where)
+            return Loaded(data, data.digest, test_rows)
+
+
+def _sha256(*paths: str | None) -> str:
+    sha = hashlib.sha256()
+    for path in filter(None, paths):
+        with Path(path).open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()
+
+
+def _from_table(frame: pd.DataFrame, asked: dict[str, Any], where: str) -> Data:
+    asked_of_columns = Selection(**{field.name: asked[field.name] for field in fields(Selection)})
+    return table_data(frame, asked_of_columns, where=where, task=asked["task"])
+
+
+def _frame(path: Path, separator: str, where: str) -> pd.DataFrame:
+    """A CSV or Parquet file as a DataFrame, its types inferred from all rows, its columns named as they are."""
+    import pyarrow as pa
+
+    readers = {".csv": _csv, ".tsv": _csv, ".txt": _csv, ".parquet": _parquet, ".pq": _parquet}
+    if path.suffix.lower() not in readers:
+        raise StudyError(f"{where}: is no table that is known by its name; expected .csv, .tsv, .txt or .parquet.")
+    try:
+        table = readers[path.suffix.lower()](path, separator, where)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise StudyError(f"{where}: {_in_words(error)}") from None
+    if not table.num_rows:
+        raise StudyError(f"{where}: has no rows; expected a header, and one row for each example.")
+    if table.num_columns == 1 and any(mark in table.column_names[0] for mark in ";\t|,"):
+        raise StudyError(f"{where}: has one column, {table.column_names[0][:60]!r}; say which separator it has.")
+    frame = table.rename_columns([str(number) for number in range(table.num_columns)]).to_pandas()
+    frame.columns = table.column_names  # as they are: pandas would read two equal names as a name and its copy
+    return frame
+
+
+def _csv(path: Path, separator: str, where: str) -> Any:
+    from pyarrow import csv
+
+    refuse_oversize_file(where, 3 * path.stat().st_size)
+    return csv.read_csv(
+        path,
+        # Row by row, so that messages can say which row is wrong.
+        read_options=csv.ReadOptions(use_threads=False),
+        parse_options=csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else separator, newlines_in_values=True),
+        convert_options=csv.ConvertOptions(strings_can_be_null=True),
+    )
+
+
+def _parquet(path: Path, _separator: str, where: str) -> Any:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        groups = range(file.metadata.num_row_groups)
+        refuse_oversize_file(where, 3 * sum(file.metadata.row_group(group).total_byte_size for group in groups))
+        return file.read()
+
+
+def _in_words(error: Exception) -> str:
+    """What pyarrow found wrong, in one line."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text)
+    if ragged:
+        row, expected, received = ragged.groups()
+        return f"line {row} has {received} values, but the header names {expected}; make them equal."
+    if text == "Empty CSV file":
+        return "is empty; expected a header, and one row for each example."
+    return f"is no table of the kind that its name says ({text[:120]}); see the file."
+
+
+def _arrays(asked: dict[str, Any], where: str) -> tuple[Any, Any, int]:
+    path, targets_path = Path(asked["path"]), asked["targets_path"]
+    if path.suffix.lower() == ".npz":
+        if targets_path is not None:
+            raise StudyError(f"{where}: an archive holds its targets; leave targets_path out, or name them in targets.")
+        with path.open("rb") as file, _opened(file, where) as archive:
+            refuse_oversize_file(where, 2 * sum(member.file_size for member in archive.zip.infolist()))
+            wanted = {name: functools.partial(_member, archive, name, where) for name in archive.files}
+            return named_arrays(_Lazy(wanted), where=where, inputs=asked["inputs"], targets=asked["targets"])
+    if path.suffix.lower() != ".npy":
+        raise StudyError(f"{where}: is no file of arrays that is known by its name; expected .npz or .npy.")
+    if targets_path is None or asked["inputs"] or asked["targets"]:
+        raise StudyError(f"{where}: holds one array, the inputs; name the file of the targets in targets_path alone.")
+    return _array(path, where), _array(Path(targets_path), Path(targets_path).name), 0
+
+
+def _array(path: Path, where: str) -> np.ndarray:
+    refuse_oversize_file(where, 2 * path.stat().st_size)
+    with path.open("rb") as file:
+        return _opened(file, where)
+
+
+class _Lazy(Mapping[str, Any]):
+    """Arrays of an archive, each read when it is asked for."""
+
+    def __init__(self, members: dict[str, Any]) -> None:
+        self.members = members
+
+    def __getitem__(self, name: str) -> Any:
+        return self.members[name]()
+
+    def __iter__(self) -> Any:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+BROKEN = (ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises for files that are not what they say."""
+
+
+def _opened(file: BinaryIO, where: str) -> Any:
+    """An array, or an archive of them; never a pickle, which could run code."""
+    magic = file.read(6)
+    file.seek(0)
+    if magic and not magic.startswith((b"PK", b"\x93NUMPY")):
+        raise StudyError(f"{where}: is neither an NPZ nor an NPY file; pickles are not read, since they can run code.")
+    try:
+        return np.load(file, allow_pickle=False)
+    except BROKEN as error:
+        raise StudyError(f"{where}: {_why_not(error)}") from None
+
+
+def _member(archive: Any, name: str, where: str) -> np.ndarray:
+    try:
+        return archive[name]
+    except BROKEN as error:
+        raise StudyError(f"{where}: array {name!r} {_why_not(error)}") from None
+
+
+def _why_not(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "pickle" in text:
+        return "holds Python objects, which are not read, since they can run code; save numbers or text."
+    return f"cannot be read as NumPy's ({text[:120]}); save it anew with numpy.save or numpy.savez."
+
+
+def _called(asked: dict[str, Any], where: str) -> Any:
+    """What the user's function returns."""
+    name, _, function = asked["loader"].partition(":")
+    for folder in filter(None, (asked["folder"], str(Path.cwd()))):
+        if folder not in sys.path:
+            sys.path.append(folder)  # at the end, where it cannot hide what is installed
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module raises
+        raise StudyError(f"loader {where}: module {name} cannot be imported ({_said(error)}); mend it.") from None
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise StudyError(f"loader {where}: module {name} has no function {function!r}; name one that it has.")
+    try:
+        return found(**asked["options"])
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's function raises
+        raise StudyError(f"loader {where}: raised {_said(error)}; mend it, or its options.") from None
+
+
+def _made(returned: Any, asked: dict[str, Any], where: str) -> tuple[Data, int]:
+    """The data that a function returned, and the rows of a test part of its own."""
+    if isinstance(returned, pd.DataFrame):
+        if asked["target"] is None:
+            raise StudyError(f"loader {where}: returned a DataFrame; say which column is the target.")
+        return _from_table(returned, asked, where), 0
+    unused = [field.name for field in fields(Selection) if asked[field.name] not in (None, "refuse")]
+    if unused:
+        raise StudyError(f"loader {where}: {unused[0]} is for a DataFrame, but it returned {_kind(returned)}.")
+    test_rows = 0
+    if isinstance(returned, Mapping):
+        inputs, targets, test_rows = named_arrays(returned, where=f"loader {where}")
+    elif isinstance(returned, tuple | list) and len(returned) == 2:
+        inputs, targets = returned
+    else:
+        raise StudyError(
+            f"loader {where}: returned {_kind(returned)}; expected (inputs, targets), a dictionary of both, or a"
+            " DataFrame."
+        )
+    return array_data(inputs, targets, where=f"loader {where}", task=asked["task"]), test_rows
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
