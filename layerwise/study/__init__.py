@@ -6,6 +6,19 @@ out of digests, so a later version can add a part without renaming the studies t
 """
 
 from layerwise.study.arms import CONTROLS, WORDS, Arm, Control, Procedure
+from layerwise.study.claims import (
+    ALPHA,
+    KINDS_OF_CLAIM,
+    Bound,
+    Claim,
+    Compare,
+    Equivalent,
+    Ordered,
+    Rate,
+    Ratio,
+    Stop,
+    Trend,
+)
 from layerwise.study.data import (
     DATA_SETS,
     Blobs,
@@ -23,6 +36,7 @@ from layerwise.study.data import (
 from layerwise.study.layers import Activation, Initializer, Layer, Network
 from layerwise.study.parts import StudyError, digest_of
 from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
+from layerwise.study.scores import Score, looks, sides
 from layerwise.study.study import BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
 from layerwise.study.training import (
     OPTIMIZERS,
@@ -39,9 +53,10 @@ from layerwise.study.training import (
 )
 
 __all__ = [
-    "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER", "WORDS",
-    "Activation", "Adagrad", "Adam", "Arm", "Blobs", "BreastCancer", "Circles", "Classification", "Control",
-    "DataSet", "Digits", "FineTune", "GaussianNoise", "Initializer", "Layer", "MaskingNoise", "Moons", "Network",
-    "Noise", "Optimizer", "Procedure", "Rmsprop", "Scaling", "Sgd", "Shape", "Split", "Study", "StudyError", "Track",
-    "Training", "Wine", "block_size", "digest_of", "load", "parse", "shipped",
+    "ALPHA", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_CLAIM", "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER",
+    "WORDS", "Activation", "Adagrad", "Adam", "Arm", "Blobs", "Bound", "BreastCancer", "Circles", "Claim",
+    "Classification", "Compare", "Control", "DataSet", "Digits", "Equivalent", "FineTune", "GaussianNoise",
+    "Initializer", "Layer", "MaskingNoise", "Moons", "Network", "Noise", "Optimizer", "Ordered", "Procedure", "Rate",
+    "Ratio", "Rmsprop", "Scaling", "Score", "Sgd", "Shape", "Split", "Stop", "Study", "StudyError", "Track", "Training",
+    "Trend", "Wine", "block_size", "digest_of", "load", "looks", "parse", "shipped", "sides",
 ]  # fmt: skip
