@@ -10,7 +10,23 @@ from layerwise.statistics.estimates import (
     sd,
     t_interval,
 )
-from layerwise.statistics.paired import Share, effect_size, pairing_correlation, probability_above, share
+from layerwise.statistics.paired import (
+    Share,
+    effect_size,
+    pairing_correlation,
+    probability_above,
+    rate_difference,
+    share,
+)
+from layerwise.statistics.power import (
+    equivalence_power,
+    fewest_seeds,
+    mcnemar_power,
+    mean_power,
+    ordered_power,
+    rate_power,
+    sd_ratio_power,
+)
 from layerwise.statistics.significance import (
     Alternative,
     difference_beyond,
@@ -28,8 +44,9 @@ from layerwise.statistics.trends import OrderedTrend, ordered_trend, slopes
 
 __all__ = [
     "CONFIDENCE", "OUTCOMES", "Alternative", "Change", "Description", "OrderedTrend", "Share", "bootstrap_interval",
-    "describe", "difference_beyond", "effect_size", "equivalence", "exact_rate", "holm", "in_words", "intact",
-    "interquartile_mean", "mcnemar", "mean_test", "ordered_trend", "paired_change", "pairing_correlation",
-    "probability_above", "scores", "sd", "sd_ratio", "sd_ratio_interval", "sd_ratio_test", "share", "sign_flip",
-    "slopes", "summarise", "t_interval", "wilcoxon",
+    "describe", "difference_beyond", "effect_size", "equivalence", "equivalence_power", "exact_rate", "fewest_seeds",
+    "holm", "in_words", "intact", "interquartile_mean", "mcnemar", "mcnemar_power", "mean_power", "mean_test",
+    "ordered_power", "ordered_trend", "paired_change", "pairing_correlation", "probability_above", "rate_difference",
+    "rate_power", "scores", "sd", "sd_ratio", "sd_ratio_interval", "sd_ratio_power", "sd_ratio_test", "share",
+    "sign_flip", "slopes", "summarise", "t_interval", "wilcoxon",
 ]  # fmt: skip

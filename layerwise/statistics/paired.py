@@ -11,7 +11,7 @@ from layerwise.statistics.estimates import CONFIDENCE, NAN, sd
 
 @dataclass(frozen=True)
 class Share:
-    """A probability with its interval, each in 0..1.
+    """A probability, in 0..1, or a difference of two, in -1..1, with its interval.
 
     Attributes:
         estimate: the share seen; NaN where nothing was.
@@ -106,3 +106,34 @@ def pairing_correlation(first: np.ndarray, second: np.ndarray) -> float:
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return NAN
     return float(np.corrcoef(first, second)[0, 1])
+
+
+def rate_difference(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Share:
+    """How much more often the first arm has an outcome, with the interval of Bonett and Price (2012).
+
+    With a and b the seeds that have it in the first or the second arm only, each plus one, out of the seeds plus two,
+    the interval is Wald's for a - b; Fagerland et al. (2014) recommend it for any number of pairs. The estimate itself
+    is not adjusted; all are in -1..1.
+
+    Args:
+        first: ``(seeds,)`` bool, the outcome in one arm.
+        second: ``(seeds,)`` bool, that of the same seeds in the other.
+        confidence: nominal coverage, in 0..1.
+
+    Example:
+        >>> import numpy as np
+        >>> from layerwise.statistics import rate_difference
+        >>> found = rate_difference(np.array([True] * 5), np.array([False] * 5))
+        >>> round(found.estimate, 2), round(found.low, 2), round(found.high, 2)
+        (1.0, 0.2, 1.0)
+    """
+    from scipy import stats
+
+    seeds = len(first)
+    if not seeds:
+        return Share(NAN, NAN, NAN)
+    only_first, only_second = np.count_nonzero(first & ~second), np.count_nonzero(second & ~first)
+    a, b = (only_first + 1) / (seeds + 2), (only_second + 1) / (seeds + 2)
+    half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((a + b - (a - b) ** 2) / (seeds + 2))
+    low, high = max(-1.0, a - b - half), min(1.0, a - b + half)
+    return Share(float((only_first - only_second) / seeds), float(low), float(high))
