@@ -334,7 +334,7 @@ def test_an_arm_without_spread_has_no_ratio_to_test():
 
 
 def test_rate_difference_of_a_published_example():
-    """The airways of 21 children (Bentur et al., 2009), on which Fagerland et al. (2014) show Bonett and Price's way."""
+    """The airways of 21 children (Bentur et al., 2009), on which Fagerland et al. (2014) show this interval."""
     before = np.array([True] * 2 + [False] * 19)
     after = np.array([True] + [False] + [True] * 7 + [False] * 12)
     found = rate_difference(before, after)

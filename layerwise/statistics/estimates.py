@@ -142,6 +142,8 @@ def bootstrap_interval(
         >>> 1.0 < low < 3.8 < high < 9.0
         True
     """
+    import warnings
+
     from scipy import stats
 
     if len(samples[0]) < 2:
@@ -149,7 +151,9 @@ def bootstrap_interval(
     if all(np.ptp(values) == 0 for values in samples):
         point = float(statistic(*samples, axis=-1))
         return point, point
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        # It warns where a resample has no such statistic, which the NaN it returns says as well.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
             samples,
             statistic,
