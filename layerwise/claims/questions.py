@@ -305,9 +305,10 @@ class Rarer:
 
     def seeds_to(self, goal: Literal["support", "refute"], level: float) -> int | None:
         """By the exact power at the discordant shares seen."""
-        shares = [float(np.mean(one & ~other)) for one, other in ((self.second, self.first), (self.first, self.second))]
-        more, fewer = shares if goal == "support" else reversed(shares)
-        if not self.seeds or more <= fewer:
+        more, fewer = _mean(self.second & ~self.first), _mean(self.first & ~self.second)
+        if goal == "refute":
+            more, fewer = fewer, more
+        if not more > fewer:
             return None
         return statistics.fewest_seeds(lambda seeds: statistics.mcnemar_power(more, fewer, seeds, level))
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from layerwise.statistics.estimates import CONFIDENCE, NAN, sd
 
+TIE = 1e-12
+"""Differences up to this are rounding: scores that are equal on paper tie."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -55,7 +58,7 @@ def probability_above(differences: np.ndarray) -> Share:
     ties it is wider than it need be.
 
     Args:
-        differences: ``(seeds,)`` A minus B.
+        differences: ``(seeds,)`` A minus B; what is within :data:`TIE` of zero is a tie.
 
     Example:
         >>> import numpy as np
@@ -63,7 +66,7 @@ def probability_above(differences: np.ndarray) -> Share:
         >>> probability_above(np.array([0.1, 0.2, 0.0, -0.1])).estimate
         0.625
     """
-    ahead, tied = np.count_nonzero(differences > 0), np.count_nonzero(differences == 0)
+    ahead, tied = np.count_nonzero(differences > TIE), np.count_nonzero(np.abs(differences) <= TIE)
     return share(float(ahead + tied / 2), len(differences))
 
 
