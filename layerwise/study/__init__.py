@@ -6,6 +6,19 @@ out of digests, so a later version can add a part without renaming the studies t
 """
 
 from layerwise.study.arms import CONTROLS, WORDS, Arm, Control, Procedure
+from layerwise.study.claims import (
+    ALPHA,
+    KINDS_OF_CLAIM,
+    Bound,
+    Claim,
+    Compare,
+    Equivalent,
+    Ordered,
+    Rate,
+    Ratio,
+    Stop,
+    Trend,
+)
 from layerwise.study.data import (
     DATA_SETS,
     Blobs,
@@ -42,6 +55,7 @@ from layerwise.study.layers import (
 from layerwise.study.own_data import Arrays, InMemory, Loader, Missing, OwnData, Table
 from layerwise.study.parts import StudyError, digest_of
 from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
+from layerwise.study.scores import Score, looks, sides
 from layerwise.study.split import Scaling, Shape, Split, Task
 from layerwise.study.study import BLOCK_BYTES, BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
 from layerwise.study.training import (
@@ -59,12 +73,13 @@ from layerwise.study.training import (
 )
 
 __all__ = [
-    "BLOCK_BYTES", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_LAYER", "MAX_FILE_BYTES", "OPTIMIZERS",
-    "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm", "Arrays", "Blobs", "Bottom",
-    "BreastCancer", "Circles", "Classification", "Control", "Conv", "Custom", "DataSet", "Dense", "Diabetes",
-    "Digits", "Encoder", "FineTune", "GaussianNoise", "Gru", "InMemory", "Initializer", "Layer", "Loader", "Lstm",
-    "MaskingNoise", "Missing", "Moons", "Network", "Noise", "Optimizer", "OwnData", "Procedure", "Residual",
-    "Rmsprop", "RowShape", "Scaling", "Sgd", "Shape", "Split", "Study", "StudyError", "Table", "Task", "Track",
-    "Training", "Wine", "block_size", "digest_of", "incoming_shapes", "load", "parse", "passes_sequences",
-    "shape_below", "shipped", "unrolled",
+    "ALPHA", "BLOCK_BYTES", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_CLAIM", "KINDS_OF_LAYER",
+    "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm",
+    "Arrays", "Blobs", "Bottom", "Bound", "BreastCancer", "Circles", "Claim", "Classification", "Compare",
+    "Control", "Conv", "Custom", "DataSet", "Dense", "Diabetes", "Digits", "Encoder", "Equivalent", "FineTune",
+    "GaussianNoise", "Gru", "InMemory", "Initializer", "Layer", "Loader", "Lstm", "MaskingNoise", "Missing",
+    "Moons", "Network", "Noise", "Optimizer", "Ordered", "OwnData", "Procedure", "Rate", "Ratio", "Residual",
+    "Rmsprop", "RowShape", "Scaling", "Score", "Sgd", "Shape", "Split", "Stop", "Study", "StudyError", "Table",
+    "Task", "Track", "Training", "Trend", "Wine", "block_size", "digest_of", "incoming_shapes", "load", "looks",
+    "parse", "passes_sequences", "shape_below", "shipped", "sides", "unrolled",
 ]  # fmt: skip

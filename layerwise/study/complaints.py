@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from layerwise.study.claims import KINDS_OF_CLAIM
 from layerwise.study.data import DATA_SETS
 from layerwise.study.layers import KINDS_OF_LAYER
 from layerwise.study.parts import Part, nearest, short
@@ -21,10 +22,17 @@ def complaints(error: ValidationError) -> Iterator[str]:
     # A list with a wrong item is also reported as too short; only the innermost complaint helps.
     inner = [item for item in found if not any(_encloses(item["loc"], other["loc"]) for other in found)]
     for item in inner[:3]:
-        place = ".".join(str(step) for step in (*item["loc"], *_tag_key(item)) if step not in TAGS)
+        place = ".".join(str(step) for step in (*_written(item["loc"]), *_tag_key(item)))
         yield f"{place}: {_explain(item)}" if place else _explain(item)
     if len(inner) > 3:
         yield f"and {len(inner) - 3} more"
+
+
+def _written(location: Sequence[Any]) -> list[Any]:
+    """The steps of a place that stand in the study. A claim's kind follows its name; keys may be called like kinds."""
+    if location[:1] == ("claims",):
+        return [*location[:2], *location[3:]]
+    return [step for step in location if step not in TAGS]
 
 
 def _tag_key(item: Any) -> list[str]:
@@ -55,7 +63,7 @@ def _explain(item: Any) -> str:  # noqa: PLR0911 - one answer for each kind of e
         key = context.get("discriminator", "").strip("'")
         name = received.get(key) if isinstance(received, dict) else received
         if name is None:
-            return f"{key} is missing; known: {', '.join(_quoted(context.get('expected_tags', '')) or KINDS[key])}"
+            return f"{key} is missing; known: {', '.join(_kinds(key, item['loc']))}"
         return f"received {short(name)}{nearest(str(name), _quoted(context.get('expected_tags', '')))}"
     if kind in {"model_type", "model_attributes_type"}:
         return f"received {short(received)}; expected keys such as {', '.join(_keys_at(item['loc'])[:4])}"
@@ -66,6 +74,11 @@ def _explain(item: Any) -> str:  # noqa: PLR0911 - one answer for each kind of e
     return f"received {short(received)}; {item['msg'].lower()}"
 
 
+def _kinds(key: str, location: Sequence[Any]) -> list[str]:
+    """What the key that tells kinds of part apart can be, at a place."""
+    return list(KINDS_OF_CLAIM) if location[:1] == ("claims",) else KINDS[key]
+
+
 def _quoted(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", text)
 
@@ -73,6 +86,8 @@ def _quoted(text: str) -> list[str]:
 def _keys_at(location: Sequence[Any]) -> list[str]:
     """The keys that the schema knows at a place, found by walking its types along the location."""
     part: Any = Study
+    if location[:1] == ("claims",) and len(location) > 2:
+        part, location = KINDS_OF_CLAIM[location[2]], location[3:]
     for step in location:
         part = _inner(part, step)
     return list(part.model_fields) if part is not None else []

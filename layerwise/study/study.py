@@ -11,9 +11,11 @@ from pydantic import Field, field_validator, model_validator
 
 from layerwise import imported
 from layerwise.study.arms import Arm, Procedure, in_one_word
+from layerwise.study.claims import Claim, Stop
 from layerwise.study.data import DataSet
 from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
 from layerwise.study.parts import Part, digest_of, nearest, short
+from layerwise.study.scores import check_claims
 from layerwise.study.split import check_labels
 from layerwise.study.training import FineTune, Training
 
@@ -52,6 +54,10 @@ class Study(Part):
     arms: Annotated[dict[str, Arm], Field(min_length=1, default_factory=lambda: {"greedy": Arm()})]
     seeds: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 30
     track: Track = Track()
+    claims: Annotated[dict[str, Claim], Field(min_length=1)] | None = None
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """Chance of any wrongly supported claim, and of any wrongly refuted one, in the family of all claims; .05."""
+    stop: Stop | None = None
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -76,10 +82,19 @@ class Study(Part):
                 raise ValueError(f"arm name {name!r}: use lower-case letters, digits, _ and -")
         return arms
 
+    @field_validator("claims")
+    @classmethod
+    def _claim_names(cls, claims: dict[str, Claim] | None) -> dict[str, Claim] | None:
+        for name in claims or ():
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,59}", name):
+                raise ValueError(f"claim name {name!r}: use lower-case letters, digits, _ and -")
+        return claims
+
     @model_validator(mode="after")
     def _arms_make_sense(self) -> Self:
         for name in self.arms:
             check_procedure(self, name)
+        check_claims(self)
         return self
 
     @property

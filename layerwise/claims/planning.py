@@ -1,0 +1,115 @@
+"""Before training, and after a pilot: what so many seeds can decide, and how likely they are to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from layerwise import statistics
+from layerwise.claims.evidence import Asked, asked, unasked
+from layerwise.claims.questions import Question
+from layerwise.statistics.estimates import RANDOM_STATE
+from layerwise.study import ALPHA, Study, looks
+
+REPLICATIONS = 500
+"""Resampled studies behind each point of a power curve; its Monte-Carlo standard error is at most .022."""
+
+MOST_NAMED = 100_000
+"""Seeds beyond which no number is named."""
+
+
+def undecidable(study: Study) -> list[str]:
+    """What the study's seeds can never decide, whatever they show, a line for each claim; empty if all is well.
+
+    A test of n seeds has a smallest possible p-value, such as 1 / 2^n for the one-sided sign-flip test. If even all
+    claims at their smallest leave one above its level after Holm, training so few seeds cannot decide it.
+
+    Example:
+        >>> from layerwise.claims import undecidable
+        >>> from layerwise.study import load
+        >>> undecidable(load("few-labels")), len(undecidable(load("few-labels", seeds=3)))
+        ([], 2)
+    """
+    questions = {name: unasked(study, claim) for name, claim in (study.claims or {}).items()}
+    cannot = {name: told for name, told in _cannot(study, questions, study.seeds).items() if told}
+    return [_line(study, questions, name, told) for name, told in cannot.items()]
+
+
+def _cannot(study: Study, questions: dict[str, tuple[Question, ...]], seeds: int) -> dict[str, dict[str, float]]:
+    """For each claim, the goals that so many seeds cannot reach, with the smallest p-value after Holm."""
+    if not questions:
+        return {}
+    level = (study.alpha or ALPHA) / len(looks(study))
+    smallest = [[one.smallest(seeds) for one in ones] for ones in questions.values()]
+    support = statistics.holm(np.array([max(p for p, _ in ones) for ones in smallest]))
+    refute = statistics.holm(np.array([min(1.0, len(ones) * min(p for _, p in ones)) for ones in smallest]))
+    return {
+        name: {goal: float(p) for goal, p in (("supported", one), ("refuted", other)) if p > level}
+        for name, one, other in zip(questions, support, refute, strict=True)
+    }
+
+
+def _line(study: Study, questions: dict[str, tuple[Question, ...]], name: str, told: dict[str, float]) -> str:
+    level = (study.alpha or ALPHA) / len(looks(study))
+    enough = _enough(study, questions, name, set(told))
+    remedy = f"use {enough:,} seeds or more" if enough else f"no number of seeds up to {MOST_NAMED:,} can"
+    return (
+        f"{name} cannot be {' or '.join(told)} by {study.seeds} seeds: the smallest possible p-value is"
+        f" {min(told.values()):.3g} after Holm over {len(questions)} claim{'s' if len(questions) > 1 else ''},"
+        f" the level {level:g}; {remedy}"
+    )
+
+
+def _enough(study: Study, questions: dict[str, tuple[Question, ...]], name: str, goals: set[str]) -> int | None:
+    """The fewest seeds that can reach what the study's cannot."""
+    return statistics.fewest_seeds(lambda seeds: float(not goals & set(_cannot(study, questions, seeds)[name])))
+
+
+def power_curve(
+    study: Study, pilot: pd.DataFrame, seeds: Sequence[int], *, replications: int = REPLICATIONS
+) -> pd.DataFrame:
+    """How likely each claim is to be decided by so many seeds, if the truth is what a pilot saw.
+
+    Studies are resampled from the pilot's seeds, with replacement, and decided as the study would be at its last look:
+    Holm over all claims, alpha divided by the looks. Of each claim, as large a share of the seeds counts as in the
+    pilot. Mean differences are spread so that their variance is that of the pilot, and tested by t; Page's test is
+    taken by the normal distribution. A pilot of few seeds does not know its effects well, and neither does this.
+
+    Args:
+        study: whose claims are to be decided.
+        pilot: metrics of a few seeds, one row per arm, seed and depth.
+        seeds: numbers of seeds to look at.
+        replications: resampled studies for each.
+
+    Returns:
+        One row per claim and number of seeds: ``claim``, ``seeds``, ``supported``, ``refuted`` and ``decided`` (shares
+        of the resampled studies, 0..1) and ``error``, the Monte-Carlo standard error of the last.
+    """
+    found = {name: asked(study, claim, pilot) for name, claim in (study.claims or {}).items()}
+    rng, level = np.random.default_rng(RANDOM_STATE), (study.alpha or ALPHA) / len(looks(study))
+    columns = ["claim", "seeds", "supported", "refuted", "decided", "error"]
+    rows = [row for count in seeds for row in _decided(found, count, level, replications, rng)] if found else []
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _decided(
+    found: dict[str, tuple[Asked, ...]], seeds: int, level: float, replications: int, rng: np.random.Generator
+) -> Iterator[tuple[str, int, float, float, float, float]]:
+    drawn = [[_resampled(one, seeds, replications, rng) for one in ones] for ones in found.values()]
+    support = statistics.holm(np.stack([np.max([p for p, _ in ones], axis=0) for ones in drawn], axis=-1))
+    against = [np.minimum(1.0, len(ones) * np.min([p for _, p in ones], axis=0)) for ones in drawn]
+    refute = statistics.holm(np.stack(against, axis=-1))
+    for place, name in enumerate(found):
+        supported, refuted = (float(np.mean(p[:, place] <= level)) for p in (support, refute))
+        decided = float(np.mean(np.minimum(support, refute)[:, place] <= level))
+        yield name, seeds, supported, refuted, decided, float(np.sqrt(decided * (1 - decided) / replications))
+
+
+def _resampled(one: Asked, seeds: int, replications: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Both p-values of resampled studies of so many seeds; 1 where the pilot has fewer than two seeds that count."""
+    counting = round(seeds * one.share) if one.question.seeds > 1 else 0
+    if counting < 2:
+        return np.ones(replications), np.ones(replications)
+    return one.question.taken(rng.integers(one.question.seeds, size=(replications, counting))).quick()

@@ -1,0 +1,151 @@
+"""Selection by rule: which depth to keep, and whether another layer is worth training.
+
+Everything here sees validation scores alone. The first thing each function does is to drop every other score, so that
+no path leads from a test score to a choice; that a seed diverged is told from its validation loss, since the recorded
+outcome looks at all parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from layerwise import statistics
+from layerwise.study import StudyError
+from layerwise.study.claims import FINE_TUNED
+
+SEEN = ("arm", "seed", "depth", *(f"{prefix}{name}" for prefix in ("", FINE_TUNED) for name in (
+    "collapsed", "validation_accuracy", "validation_loss")))  # fmt: skip
+"""All that a selection sees of the metrics. Whether a seed collapsed is judged on training rows."""
+
+INTACT_SHARE = 0.5
+"""Share of the seeds that must be intact at a depth for it to be chosen: no network is kept for its lucky seeds."""
+
+GAIN_CONFIDENCE = 0.95
+"""Level of the one-sided limit below which a gain is called over."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A depth, and what it was chosen by.
+
+    Attributes:
+        arm: of which arm.
+        depth: the smallest depth within one standard error of the best.
+        best_depth: the depth with the best mean validation accuracy.
+        seeds: seeds intact at both.
+        mean: mean validation accuracy at the chosen depth over its intact seeds, in 0..1.
+        shortfall: mean paired difference, best minus chosen; 0 where they are the same.
+        error: standard error of that difference.
+    """
+
+    arm: str
+    depth: int
+    best_depth: int
+    seeds: int
+    mean: float
+    shortfall: float
+    error: float
+
+
+def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
+    """The smallest depth within one standard error of the best mean validation accuracy, paired by seed.
+
+    The one-standard-error rule (Breiman et al., 1984), with the standard error of each seed's own difference. The
+    network is the one that the arm leaves at a depth, fine-tuned where it fine-tunes. Depths at which fewer than half
+    of the seeds are intact are left out.
+
+    Args:
+        metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
+        arm: which arm.
+
+    Raises:
+        StudyError: where there is no such arm, no validation part, or no depth with enough intact seeds.
+
+    Example:
+        >>> import pandas as pd
+        >>> from layerwise.selection import chosen_depth
+        >>> metrics = pd.DataFrame({
+        ...     "arm": "greedy", "seed": [0, 1, 2] * 2, "depth": [1] * 3 + [2] * 3, "collapsed": False,
+        ...     "validation_loss": 0.5, "validation_accuracy": [0.80, 0.82, 0.81, 0.81, 0.81, 0.82],
+        ... })
+        >>> choice = chosen_depth(metrics, "greedy")
+        >>> choice.depth, choice.best_depth
+        (1, 2)
+    """
+    scores = _validation_scores(metrics, arm)
+    kept = scores.loc[:, scores.notna().mean() >= INTACT_SHARE]
+    if kept.empty or len(kept) < 2:
+        raise StudyError(
+            f"{arm}: no depth has two intact seeds and half of all; a depth is chosen by validation accuracy over seeds"
+        )
+    best = int(kept.mean().idxmax())
+    lost = {int(depth): (kept[best] - kept[depth]).dropna().to_numpy() for depth in kept.columns}
+    depth = next(depth for depth, own in lost.items() if depth == best or own.mean() <= _standard_error(own))
+    found = lost[depth]
+    mean, shortfall = float(kept[depth].mean()), float(found.mean())
+    return Choice(arm, depth, best, len(found), mean, shortfall, _standard_error(found))
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return statistics.sd(values) / float(np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def gain_is_over(metrics: pd.DataFrame, arm: str, *, depth: int, margin: float, first_seeds: int) -> bool:
+    """Whether a fixed first block of seeds shows that the layer at a depth gained less than a margin.
+
+    It does where the one-sided 95 % upper t limit of the mean paired gain in validation accuracy over the depth below
+    lies under the margin. Only seeds below ``first_seeds`` count, so seeds that are added later change nothing.
+
+    Args:
+        metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
+        arm: which arm.
+        depth: the newest depth, at least 2.
+        margin: gain in validation accuracy that is worth a layer, above zero.
+        first_seeds: size of the first block.
+
+    Raises:
+        StudyError: where there is no such arm, or no validation part.
+
+    Example:
+        >>> import pandas as pd
+        >>> from layerwise.selection import gain_is_over
+        >>> metrics = pd.DataFrame({
+        ...     "arm": "greedy", "seed": [0, 1, 2] * 2, "depth": [1] * 3 + [2] * 3, "collapsed": False,
+        ...     "validation_loss": 0.5, "validation_accuracy": [0.80, 0.82, 0.81, 0.801, 0.82, 0.81],
+        ... })
+        >>> gain_is_over(metrics, "greedy", depth=2, margin=0.01, first_seeds=3)
+        True
+    """
+    scores = _validation_scores(metrics[metrics["seed"] < first_seeds], arm)
+    if not {depth - 1, depth} <= set(scores.columns):
+        raise StudyError(f"{arm}: no validation scores at depth {depth - 1} and {depth}; both are compared")
+    gains = (scores[depth] - scores[depth - 1]).dropna().to_numpy()
+    _, limit = statistics.t_interval(gains, 2 * GAIN_CONFIDENCE - 1)
+    return bool(limit < margin)
+
+
+def _validation_scores(metrics: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """Validation accuracy of an arm's networks: a row for each seed, a column for each depth, NaN where not intact."""
+    seen = metrics[[name for name in SEEN if name in metrics]]
+    own = seen[seen["arm"] == arm]
+    if own.empty:
+        known = ", ".join(map(str, metrics["arm"].unique()))
+        raise StudyError(f"received the arm {arm!r}; known: {known}")
+    if "validation_accuracy" not in own or own["validation_accuracy"].isna().all():
+        raise StudyError(
+            f"{arm}: there is no validation part, and nothing is chosen by test scores; add data.split.validation"
+        )
+    columns = {int(str(depth)): _finished(rows.set_index("seed")) for depth, rows in own.groupby("depth")}
+    return pd.DataFrame(columns).sort_index()
+
+
+def _finished(rows: pd.DataFrame) -> pd.Series:
+    """The accuracy of the networks that an arm leaves at one depth, where they are intact."""
+    marks = rows.get(f"{FINE_TUNED}collapsed")
+    prefix = FINE_TUNED if marks is not None and marks.notna().any() else ""
+    collapsed = rows[f"{prefix}collapsed"].astype("boolean").fillna(False).to_numpy(bool)
+    finite = np.isfinite(rows[f"{prefix}validation_loss"].to_numpy(float))
+    return rows[f"{prefix}validation_accuracy"].astype(float).where(finite & ~collapsed)

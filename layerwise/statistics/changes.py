@@ -1,0 +1,80 @@
+"""How a score changes over depth within an arm, and the answer in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from layerwise.statistics.estimates import t_interval
+from layerwise.statistics.summary import intact
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a metric changes from the lowest to the highest depth of an arm, paired by seed.
+
+    Attributes:
+        metric: its name.
+        low_depth: the depth that is compared from.
+        high_depth: the depth that is compared to.
+        seeds: number of seeds intact at both.
+        mean: mean of each seed's difference, high minus low.
+        ci_low: lower limit of the 95 % t interval for it; NaN for fewer than two seeds.
+        ci_high: upper limit.
+    """
+
+    metric: str
+    low_depth: int
+    high_depth: int
+    seeds: int
+    mean: float
+    ci_low: float
+    ci_high: float
+
+
+def paired_change(metrics: pd.DataFrame, metric: str, *, arm: str) -> Change:
+    """The paired change of a metric from an arm's lowest to its highest depth.
+
+    Args:
+        metrics: one row per arm, seed and depth.
+        metric: the score's column.
+        arm: which arm.
+    """
+    own = metrics[metrics["arm"] == arm]
+    wide = own[intact(own, metric)].pivot_table(index="seed", columns="depth", values=metric)
+    low, high = int(own["depth"].min()), int(own["depth"].max())
+    if not {low, high} <= set(wide.columns):
+        return Change(metric, low, high, 0, float("nan"), float("nan"), float("nan"))
+    differences = (wide[high] - wide[low]).dropna().to_numpy()
+    mean = float(differences.mean()) if len(differences) else float("nan")
+    return Change(metric, low, high, len(differences), mean, *t_interval(differences))
+
+
+def in_words(metrics: pd.DataFrame) -> list[str]:
+    """The study's answer, a sentence for each arm: how accuracy changes with depth, with its uncertainty."""
+    return [_arm_in_words(metrics, str(arm)) for arm in metrics["arm"].unique()]
+
+
+def _arm_in_words(metrics: pd.DataFrame, arm: str) -> str:
+    train, test = (paired_change(metrics, f"{part}_accuracy", arm=arm) for part in ("train", "test"))
+    if not test.seeds:
+        return f"{arm}: no seed is intact at depth {test.low_depth} and depth {test.high_depth}; nothing to compare."
+    if test.low_depth == test.high_depth:
+        return f"{arm}: at depth {test.low_depth}, the only one, mean test accuracy is {_mean_of(metrics, arm):.4f}."
+    return (
+        f"{arm}: from depth {test.low_depth} to {test.high_depth}, training accuracy changes by {_signed(train)},"
+        f" test accuracy by {_signed(test)}; paired over {test.seeds} seed{'s' if test.seeds > 1 else ''}."
+    )
+
+
+def _mean_of(metrics: pd.DataFrame, arm: str) -> float:
+    own = metrics[metrics["arm"] == arm]
+    return float(own.loc[intact(own, "test_accuracy"), "test_accuracy"].mean())
+
+
+def _signed(change: Change) -> str:
+    if np.isnan(change.ci_low):
+        return f"{change.mean:+.4f} (no interval from one seed)"
+    return f"{change.mean:+.4f} (95 % interval {change.ci_low:+.4f} to {change.ci_high:+.4f})"

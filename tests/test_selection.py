@@ -1,0 +1,137 @@
+"""Selection by rule: the smallest depth that validation cannot tell from the best, and no path from a test score."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import layerwise.selection
+from layerwise.selection import SEEN, chosen_depth, gain_is_over
+from layerwise.study import StudyError
+
+
+def validated(scores: dict[int, list[float]], **columns) -> pd.DataFrame:
+    """Metrics of one arm with these validation accuracies by depth."""
+    rows = [
+        {"arm": "greedy", "seed": seed, "depth": depth, "diverged": False, "collapsed": False, "validation_loss": 0.5,
+         "validation_accuracy": score, "test_accuracy": 1 - score, "train_accuracy": 0.9}
+        for depth, own in scores.items() for seed, score in enumerate(own)
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_examples_print_what_they_say():
+    """The examples in the docstrings are true."""
+    assert not doctest.testmod(layerwise.selection).failed
+
+
+def test_the_smallest_depth_within_one_standard_error():
+    """Depth 3 is best; depth 2 falls short by .01 +- .01 and is taken, depth 1 by .02 +- .011 and is not."""
+    best = [0.80, 0.82, 0.84, 0.86]
+    metrics = validated({1: [0.80, 0.81, 0.82, 0.81], 2: [0.80, 0.82, 0.84, 0.82], 3: best})
+    choice = chosen_depth(metrics, "greedy")
+    assert (choice.depth, choice.best_depth, choice.seeds) == (2, 3, 4)
+    assert (choice.shortfall, choice.error) == (pytest.approx(0.01), pytest.approx(0.01))
+    assert choice.mean == pytest.approx(0.82)
+
+
+def test_pairing_decides_not_the_spread_over_seeds():
+    """A small loss that every seed shows is told apart, however far the seeds lie from one another."""
+    best = np.array([0.5, 0.7, 0.9])
+    assert chosen_depth(validated({1: list(best - [0.010, 0.012, 0.011]), 2: list(best)}), "greedy").depth == 2
+
+
+def test_the_fine_tuned_network_is_what_an_arm_leaves():
+    """Where a depth was fine-tuned, its fine-tuned score counts, and elsewhere the plain one."""
+    metrics = validated({1: [0.8, 0.81], 2: [0.9, 0.9]})
+    tuned = metrics["depth"] == 2
+    metrics["fine_tuned_collapsed"] = pd.array([pd.NA, pd.NA, False, False], dtype="boolean")
+    metrics["fine_tuned_validation_loss"] = np.where(tuned, 0.5, np.nan)
+    metrics["fine_tuned_validation_accuracy"] = np.where(tuned, 0.95, np.nan)
+    assert chosen_depth(metrics, "greedy").mean == pytest.approx(0.95)
+    metrics["fine_tuned_validation_loss"] = np.nan
+    assert chosen_depth(metrics, "greedy").depth == 1
+
+
+def test_broken_seeds_do_not_choose():
+    """A depth at which most seeds broke is not kept for the few that did not, and a broken seed has no vote."""
+    metrics = validated({1: [0.8, 0.8, 0.8], 2: [0.7, 0.9, 0.9]})
+    assert chosen_depth(metrics, "greedy").depth == 1
+    metrics.loc[(metrics["depth"] == 2) & (metrics["seed"] == 0), "validation_loss"] = np.nan
+    assert chosen_depth(metrics, "greedy").depth == 2
+    metrics.loc[(metrics["depth"] == 2) & (metrics["seed"] == 1), "collapsed"] = True
+    assert chosen_depth(metrics, "greedy").depth == 1
+
+
+class Untouchable:
+    """A value that cannot be read as a number: whatever computes with it or compares it fails."""
+
+    def _read(self, *_):
+        raise AssertionError("a test score was read")
+
+    __float__ = __int__ = __bool__ = __eq__ = __lt__ = __gt__ = __le__ = __ge__ = _read
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __neg__ = __hash__ = _read
+
+
+@pytest.mark.parametrize("hidden", ["nan", "reversed", "untouchable"])
+def test_no_choice_reads_a_test_score(hidden: str):
+    """The choice is the same whatever stands in the columns of test scores, and in the outcomes that look at them."""
+    plain = validated({1: [0.80, 0.79, 0.81], 2: [0.83, 0.82, 0.85], 3: [0.82, 0.83, 0.84]})
+    veiled = plain.copy()
+    for name in ("test_accuracy", "diverged"):
+        column = {
+            "nan": np.nan,
+            "reversed": plain["test_accuracy"].to_numpy()[::-1],
+            "untouchable": [Untouchable() for _ in range(len(plain))],
+        }[hidden]
+        veiled[name] = column
+    assert chosen_depth(veiled, "greedy") == chosen_depth(plain, "greedy")
+    assert gain_is_over(veiled, "greedy", depth=2, margin=0.2, first_seeds=3)
+    assert not gain_is_over(veiled, "greedy", depth=2, margin=0.01, first_seeds=3)
+
+
+def test_nothing_in_the_module_names_a_test_score():
+    """No function that selects has the means to ask for a test score, or for any score of another part."""
+    assert not [name for name in SEEN if "test" in name or "train" in name]
+    public = [value for name, value in vars(layerwise.selection).items() if inspect.isfunction(value)]
+    readers = [value for value in public if 'metrics["' in inspect.getsource(value)]
+    assert {reader.__name__ for reader in readers} <= {"_validation_scores", "gain_is_over"}
+    assert not [value for value in public if "test_" in inspect.getsource(value)]
+
+
+def test_seeds_that_come_later_do_not_call_a_gain_over():
+    """Whether a further layer is worth it is settled by the first block of seeds."""
+    metrics = validated({1: [0.80, 0.79, 0.81, 0.1], 2: [0.83, 0.82, 0.85, 0.9]})
+    assert gain_is_over(metrics, "greedy", depth=2, margin=0.06, first_seeds=3)
+    assert not gain_is_over(metrics, "greedy", depth=2, margin=0.06, first_seeds=4)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "arm", "expected"),
+    [
+        (
+            validated({1: [0.8, 0.8]}).drop(columns=["validation_accuracy", "validation_loss"]),
+            "greedy",
+            "no validation",
+        ),
+        (validated({1: [0.8, 0.8]}, validation_accuracy=np.nan), "greedy", "nothing is chosen by test scores"),
+        (validated({1: [0.8, 0.8]}), "gredy", "received the arm 'gredy'; known: greedy"),
+        (validated({1: [0.8]}), "greedy", "no depth has two intact seeds"),
+        (validated({1: [0.8, 0.8]}, validation_loss=np.nan), "greedy", "no depth has two intact seeds"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused_in_one_line(metrics: pd.DataFrame, arm: str, expected: str):
+    """Without a validation part, the arm or enough intact seeds, the refusal says so."""
+    with pytest.raises(StudyError, match=expected) as caught:
+        chosen_depth(metrics, arm)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gain_needs_both_depths():
+    """Asking for the gain of a depth that was not trained is refused."""
+    with pytest.raises(StudyError, match="no validation scores at depth 2 and 3"):
+        gain_is_over(validated({1: [0.8, 0.8], 2: [0.8, 0.8]}), "greedy", depth=3, margin=0.1, first_seeds=2)
