@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from layerwise import network
 from layerwise.datasets import Data
 from layerwise.network import Built, Hidden, Output
 from layerwise.stages import Block, Network
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)

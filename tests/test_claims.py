@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from layerwise import pretraining
+from layerwise import answers, identity, stages
 from layerwise.study import StudyError, load, looks, parse, shipped, sides
 from tests.studies import small
 
@@ -76,7 +76,7 @@ EVERY_ARM = {
 @pytest.fixture(scope="module")
 def trained() -> pd.DataFrame:
     """The metrics of one seed of every kind of arm, one layer deep."""
-    return pretraining.run(small(arms=EVERY_ARM, depth=1, seeds=1)).metrics()
+    return answers.run(small(arms=EVERY_ARM, depth=1, seeds=1)).metrics()
 
 
 @pytest.mark.parametrize("arm", EVERY_ARM)
@@ -218,8 +218,8 @@ def test_claims_have_no_part_in_what_is_trained():
     for arm in plain.arms:
         keys = []
         for study in (plain, claimed):
-            (block,) = pretraining.blocks(study, arm, "data")
-            keys.append((block, pretraining.greedy_digest(block, 1, ""), pretraining.jointly_digest(block, 3)))
+            (block,) = stages.blocks(study, arm, "data")
+            keys.append((block, identity.greedy_digest(block, 1, ""), identity.jointly_digest(block, 3)))
         assert keys[0] == keys[1]
 
 

@@ -107,7 +107,7 @@ def decide(study: Study, metrics: pd.DataFrame) -> Verdicts:
 
     Args:
         study: whose claims are decided.
-        metrics: one row per arm, seed and depth, as :meth:`layerwise.pretraining.Result.metrics` gives. Seeds that it
+        metrics: one row per arm, seed and depth, as :meth:`layerwise.answers.Result.metrics` gives. Seeds that it
             lacks have not been trained; looks that they belong to have not been taken.
 
     Example:

@@ -157,7 +157,8 @@ def is_tuned(procedure: Procedure, depth: int) -> bool:
 def scored_metrics(study: Study, procedure: Procedure, *, tuned: bool) -> list[str]:
     """The metrics of a network, pretrained or fine-tuned, without the prefix ``fine_tuned_``."""
     parts = ["train", "validation", "test"] if study.data.split.validation else ["train", "test"]
-    names = [f"{part}_{score}" for score in ("accuracy", "loss") for part in parts]
+    told = ("accuracy", "loss") if study.data.task == "classification" else ("r2", "mae", "loss")
+    names = [f"{part}_{score}" for score in told for part in parts]
     untuned_output = procedure.fine_tune is None or procedure.fine_tune.objective == "reconstruction" or not tuned
     if procedure.objective == "reconstruction" and procedure.control in {None, "end_to_end"} and untuned_output:
         names += [*(f"{part}_reconstruction_mse" for part in parts), "reconstruction_r2"]
