@@ -225,8 +225,8 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     # Every data set here has its labels; to keep none of them is how a study says that its data have none.
     "no label at all": ({"data": {**BLOBS, "labels": 0}}, "data.labels: received 0; input should be greater than or"),
     "an arm without any label": (one(labels=0), "arms.one.labels: received 0; input should be greater than or equal"),
-    "nothing to train on": (split(train=0, test=120), "data.split.train: received 0; expected a number of rows, 1 or more"),
-    "nothing to test on": (split(train=120, test=0), "data.split.test: received 0; expected a number of rows, 1 or more"),
+    "nothing to train on": (split(train=0, test=120), "data.split.train: received 0; expected a number of rows"),
+    "nothing to test on": (split(train=120, test=0), "data.split.test: received 0; expected a number of rows"),
     "no validation in a validation part": (split(train=70, validation=0, test=50), "split.validation: received 0"),
     "no test part": (split(train=120), "data.split.test: is missing"),
     "infinite spread": ({"data": {**BLOBS, "cluster_std": INF}}, "data.cluster_std: received inf; input should be"),
