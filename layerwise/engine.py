@@ -29,8 +29,8 @@ from layerwise import (
 from layerwise.network import Built, Hidden, Output, Piece, RowShape, Weights
 from layerwise.study import GaussianNoise, MaskingNoise, Optimizer
 
-VERSION = 1
-"""Raised whenever the same stage would give other bits; part of every stage's digest."""
+LENT_BYTES = 16 * 2**20
+"""Size from which an array is not copied into a tensor; nothing changes it while a program runs."""
 
 GENERATOR = "philox"
 """Of the noise, named, since what TensorFlow chooses by itself differs between compiled and plain programs."""
@@ -138,11 +138,11 @@ def apply(piece: Piece, weights: Weights, inputs: np.ndarray, *, shared_inputs: 
     forward = _forward(piece, shared_inputs)
     side_by_side = network.vectorised(*(((piece,), None) if isinstance(piece, Hidden) else ((), piece)))
     if side_by_side or len(weights[0]) == 1:
-        return forward([tf.constant(values) for values in weights], tf.constant(inputs)).numpy()
+        return forward([_tensor(values) for values in weights], _tensor(inputs)).numpy()
     return np.concatenate([
         forward(
-            [tf.constant(values[place : place + 1]) for values in weights],
-            tf.constant(inputs if shared_inputs else inputs[place : place + 1]),
+            [_tensor(values[place : place + 1]) for values in weights],
+            _tensor(inputs if shared_inputs else inputs[place : place + 1]),
         )
         for place in range(len(weights[0]))
     ])  # fmt: skip
@@ -182,7 +182,7 @@ class _Program:
                 slot.assign(values)
             for number, generator in enumerate(self.generators):
                 generator.assign(_generator_state(noise_keys, number))
-            arguments = [tf.constant(values) for values in (inputs, targets, order, noise_keys)]
+            arguments = [_tensor(values) for values in (inputs, targets, order, noise_keys)]
             curve = self.loop(*arguments)
             return Fitted(tuple(variable.numpy() for variable in self.variables), curve.numpy().T.copy())
 
@@ -333,6 +333,13 @@ def _over_seeds(one_seed, stacked: list[tf.Tensor]):
     if stacked[0].shape[0] > 1:
         return tf.vectorized_map(one_seed, stacked)
     return tf.nest.map_structure(lambda value: value[tf.newaxis], one_seed([value[0] for value in stacked]))
+
+
+def _tensor(values: np.ndarray) -> tf.Tensor:
+    """An array as a tensor; a large one lends its memory, of which TensorFlow would otherwise take two more copies."""
+    if values.nbytes >= LENT_BYTES and values.flags.writeable and values.flags.c_contiguous:
+        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())  # ty: ignore[invalid-explicit-return]
+    return tf.constant(values)
 
 
 def _picked(values: tf.Tensor, chosen: tf.Tensor, *, shared: bool) -> tf.Tensor:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 COLLAPSE_SHARE = 0.85
 """Of what PCA explains with as many components as the narrowest layer so far: what must be left of the inputs. PCA is
 held to the same width, so a bottleneck by itself is no collapse."""
+
+NOTHING = 1e-4
+"""Share of the largest direction of features below which a direction is rounding."""
+
+PIECE = 8192
+"""Rows that are taken at a time."""
 
 LIVE_SPREAD = 1e-6
 """Standard deviation over the rows above which a unit counts as live."""
@@ -27,7 +35,7 @@ def live_units(features: np.ndarray) -> np.ndarray:
         >>> live_units(np.array([[[0.0, 1.0], [0.0, 2.0]]])).tolist()
         [1.0]
     """
-    return (features.astype(np.float64).std(axis=1) > LIVE_SPREAD).sum(axis=1).astype(np.float64)
+    return np.array([(np.sqrt(_variances(own)) > LIVE_SPREAD).sum() for own in features], np.float64)
 
 
 def effective_rank(features: np.ndarray) -> np.ndarray:
@@ -40,10 +48,10 @@ def effective_rank(features: np.ndarray) -> np.ndarray:
         ``(seeds,)`` float64 in 0..units; 0 where all rows are alike, NaN where a feature is not finite.
     """
     ranks = np.full(len(features), np.nan)
-    for place, own in enumerate(features.astype(np.float64)):
+    for place, own in enumerate(features):
         if not np.isfinite(own).all():
             continue
-        values = np.sqrt(np.clip(np.linalg.eigvalsh(_scatter(own)), 0, None))
+        values = np.sqrt(np.clip(np.linalg.eigvalsh(_scatter(own, own)), 0, None))
         share = values / values.sum() if values.sum() > 0 else values
         share = share[share > 1e-12]
         ranks[place] = np.exp(-(share * np.log(share)).sum()) if len(share) else 0.0
@@ -60,10 +68,25 @@ def reconstruction_r2(inputs: np.ndarray, reconstruction: np.ndarray) -> np.ndar
     Returns:
         ``(seeds,)`` float64, 1 for a perfect reconstruction, 0 for the mean of the inputs.
     """
-    exact = inputs.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # a diverged seed gives NaN, which says so
-        error = np.square(exact - reconstruction).sum(axis=(1, 2))
-    return 1 - error / np.square(exact - exact.mean(axis=1, keepdims=True)).sum(axis=(1, 2))
+    errors = squared_errors(inputs, reconstruction).sum(axis=1)
+    return 1 - errors / np.array([_variances(own).sum() * len(own) for own in inputs])
+
+
+def squared_errors(inputs: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+    """Sum over the rows of each feature's squared error, in double precision.
+
+    Args:
+        inputs: ``(seeds, rows, features)``.
+        reconstruction: of the same shape.
+
+    Returns:
+        ``(seeds, features)`` float64; infinite or NaN for a diverged seed.
+    """
+    total = np.zeros((len(inputs), inputs.shape[2]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in _pieces(inputs.shape[1]):
+            total += np.square(inputs[:, rows].astype(np.float64) - reconstruction[:, rows]).sum(axis=1)
+    return total
 
 
 def pca_r2(inputs: np.ndarray, components: int) -> np.ndarray:
@@ -77,8 +100,8 @@ def pca_r2(inputs: np.ndarray, components: int) -> np.ndarray:
         ``(seeds,)`` float64 in 0..1.
     """
     shares = []
-    for own in inputs.astype(np.float64):
-        values = np.clip(np.linalg.eigvalsh(_scatter(own))[::-1], 0, None)
+    for own in inputs:
+        values = np.clip(np.linalg.eigvalsh(_scatter(own, own))[::-1], 0, None)
         shares.append(values[:components].sum() / values.sum())
     return np.array(shares)
 
@@ -87,7 +110,7 @@ def linear_r2(features: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     """Share of the inputs' variance that least squares finds in the features.
 
     It judges the representation, whatever its decoder makes of it: denoising shrinks a reconstruction on purpose, and
-    a decoder may not be trained to its end. Directions of less than 1e-4 of the largest are taken for rounding.
+    a decoder may not be trained to its end. Directions of less than :data:`NOTHING` of the largest are left out.
 
     Args:
         features: ``(seeds, rows, units)``.
@@ -97,11 +120,12 @@ def linear_r2(features: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         ``(seeds,)`` float64 in 0..1; NaN where a feature is not finite.
     """
     shares = np.full(len(features), np.nan)
-    for place, (own, wanted) in enumerate(zip(features.astype(np.float64), inputs.astype(np.float64), strict=True)):
+    for place, (own, wanted) in enumerate(zip(features, inputs, strict=True)):
         if np.isfinite(own).all():
-            known, target = own - own.mean(axis=0), wanted - wanted.mean(axis=0)
-            found = known @ np.linalg.lstsq(known, target, rcond=1e-4)[0]
-            shares[place] = 1 - np.square(target - found).sum() / np.square(target).sum()
+            # The normal equations: their singular values are the squares of the features'.
+            known, shared = _scatter(own, own), _scatter(own, wanted)
+            weights = np.linalg.pinv(known, rcond=NOTHING**2, hermitian=True) @ shared
+            shares[place] = (weights * shared).sum() / (_variances(wanted).sum() * len(wanted))
     return shares
 
 
@@ -122,6 +146,28 @@ def collapsed(inputs: np.ndarray, reconstruction: np.ndarray, features: np.ndarr
     return poor & ~(linear_r2(features, inputs) >= needed) if poor.any() else poor
 
 
-def _scatter(own: np.ndarray) -> np.ndarray:
-    centred = own - own.mean(axis=0)
-    return centred.T @ centred
+def _scatter(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Sum over the rows of the products of two ``(rows, numbers)`` arrays' centred columns, in double precision."""
+    means, total = (_means(own), _means(other)), np.zeros((own.shape[1], other.shape[1]))
+    for rows in _pieces(len(own)):
+        left = own[rows].astype(np.float64) - means[0]
+        total += left.T @ (left if other is own else other[rows].astype(np.float64) - means[1])
+    return total
+
+
+def _variances(own: np.ndarray) -> np.ndarray:
+    """Variance over the rows of each column, in double precision."""
+    mean, total = _means(own), np.zeros(own.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in _pieces(len(own)):
+            total += np.square(own[rows].astype(np.float64) - mean).sum(axis=0)
+    return total / len(own)
+
+
+def _means(own: np.ndarray) -> np.ndarray:
+    return sum(own[rows].astype(np.float64).sum(axis=0) for rows in _pieces(len(own))) / len(own)
+
+
+def _pieces(count: int) -> Iterator[slice]:
+    """Rows a few thousand at a time: in double precision, all of them could take more memory than the data."""
+    return (slice(start, start + PIECE) for start in range(0, count, PIECE))

@@ -69,9 +69,8 @@ def reconstruction_scores(
     """
     metrics: dict[str, np.ndarray] = {}
     for part, rows in _parts(seen, seen.pool):
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverged seed gives NaN or infinity, which says so
-            errors = np.square(pick(made, rows).astype(np.float64) - seen.inputs_of(rows))
-            metrics[f"{part}_reconstruction_mse"] = errors.mean(axis=(1, 2))
+        errors = outcomes.squared_errors(seen.inputs_of(rows), pick(made, rows))
+        metrics[f"{part}_reconstruction_mse"] = errors.sum(axis=1) / (rows.shape[1] * made.shape[2])
     inputs, rebuilt = seen.inputs_of(seen.pool), pick(made, seen.pool)
     metrics["reconstruction_r2"] = outcomes.reconstruction_r2(inputs, rebuilt)
     return metrics, outcomes.collapsed(inputs, rebuilt, pick(known, seen.pool), narrowest)
