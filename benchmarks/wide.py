@@ -24,10 +24,9 @@ FEATURES, CLASSES, UNITS, BATCH, LEARNING_RATE = 784, 10, (500, 500, 500), 128, 
 
 
 def material(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random rows, and the classes that a linear rule gives them."""
-    rng = np.random.default_rng(0)
-    inputs = rng.random((rows, FEATURES), np.float32)
-    return inputs, (inputs @ rng.normal(size=(FEATURES, CLASSES)).astype(np.float32)).argmax(axis=1)
+    """Random rows, and as classes which of ten features is the largest."""
+    inputs = np.random.default_rng(0).random((rows, FEATURES), np.float32)
+    return inputs, inputs[:, :CLASSES].argmax(axis=1)
 
 
 def peak_bytes() -> int:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -138,14 +139,34 @@ def apply(piece: Piece, weights: Weights, inputs: np.ndarray, *, shared_inputs: 
     forward = _forward(piece, shared_inputs)
     side_by_side = network.vectorised(*(((piece,), None) if isinstance(piece, Hidden) else ((), piece)))
     if side_by_side or len(weights[0]) == 1:
-        return forward([_tensor(values) for values in weights], _tensor(inputs)).numpy()
+        return _by_rows(forward, [_tensor(values) for values in weights], inputs, shared_inputs)
     return np.concatenate([
-        forward(
+        _by_rows(
+            forward,
             [_tensor(values[place : place + 1]) for values in weights],
-            _tensor(inputs if shared_inputs else inputs[place : place + 1]),
+            inputs if shared_inputs else inputs[place : place + 1],
+            shared_inputs,
         )
         for place in range(len(weights[0]))
     ])  # fmt: skip
+
+
+def _by_rows(
+    forward: Callable[..., tf.Tensor], weights: list[tf.Tensor], inputs: np.ndarray, shared_inputs: bool
+) -> np.ndarray:
+    """The forward pass over all rows: at once, or, where they are large, over equally many at a time."""
+    rows = inputs.shape[0 if shared_inputs else 1]
+    size = -(-rows // -(-inputs.nbytes // LENT_BYTES))
+    if size == rows:
+        return forward(weights, _tensor(inputs)).numpy()
+    made: np.ndarray | None = None
+    for start in range(0, rows, size):
+        taken = slice(min(start, rows - size), min(start, rows - size) + size)  # the last piece overlaps, to be as long
+        part = forward(weights, _tensor(inputs[taken] if shared_inputs else inputs[:, taken])).numpy()
+        if made is None:
+            made = np.empty((part.shape[0], rows, *part.shape[2:]), part.dtype)
+        made[:, taken] = part
+    return made  # ty: ignore[invalid-explicit-return] - there is a first piece
 
 
 class _Program:
@@ -335,10 +356,10 @@ def _over_seeds(one_seed, stacked: list[tf.Tensor]):
     return tf.nest.map_structure(lambda value: value[tf.newaxis], one_seed([value[0] for value in stacked]))
 
 
-def _tensor(values: np.ndarray) -> tf.Tensor:
+def _tensor(values: np.ndarray) -> Any:
     """An array as a tensor; a large one lends its memory, of which TensorFlow would otherwise take two more copies."""
     if values.nbytes >= LENT_BYTES and values.flags.writeable and values.flags.c_contiguous:
-        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())  # ty: ignore[invalid-explicit-return]
+        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
     return tf.constant(values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +14,19 @@ held to the same width, so a bottleneck by itself is no collapse."""
 NOTHING = 1e-4
 """Share of the largest direction of features below which a direction is rounding."""
 
-PIECE = 8192
+PIECE = 2048
 """Rows that are taken at a time."""
 
 LIVE_SPREAD = 1e-6
 """Standard deviation over the rows above which a unit counts as live."""
 
 
-def live_units(features: np.ndarray) -> np.ndarray:
+def live_units(features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     """How many units of each seed still tell rows apart.
 
     Args:
         features: ``(seeds, rows, units)``.
+        rows: ``(seeds, n)``, the rows that count; all, if left out.
 
     Returns:
         ``(seeds,)`` float64 counts. A dead ReLU, which gives the same value for every row, does not count.
@@ -35,23 +37,25 @@ def live_units(features: np.ndarray) -> np.ndarray:
         >>> live_units(np.array([[[0.0, 1.0], [0.0, 2.0]]])).tolist()
         [1.0]
     """
-    return np.array([(np.sqrt(_variances(own)) > LIVE_SPREAD).sum() for own in features], np.float64)
+    spreads = (np.sqrt(_variances(own, chosen)) for own, chosen in _by_seed(features, rows))
+    return np.array([(spread > LIVE_SPREAD).sum() for spread in spreads], np.float64)
 
 
-def effective_rank(features: np.ndarray) -> np.ndarray:
+def effective_rank(features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     """Exponential of the entropy of the normalised singular values of the centred features (Roy and Vetterli, 2007).
 
     Args:
         features: ``(seeds, rows, units)``.
+        rows: ``(seeds, n)``, the rows that count; all, if left out.
 
     Returns:
         ``(seeds,)`` float64 in 0..units; 0 where all rows are alike, NaN where a feature is not finite.
     """
     ranks = np.full(len(features), np.nan)
-    for place, own in enumerate(features):
+    for place, (own, chosen) in enumerate(_by_seed(features, rows)):
         if not np.isfinite(own).all():
             continue
-        values = np.sqrt(np.clip(np.linalg.eigvalsh(_scatter(own, own)), 0, None))
+        values = np.sqrt(np.clip(np.linalg.eigvalsh(_scatter(own, own, chosen)), 0, None))
         share = values / values.sum() if values.sum() > 0 else values
         share = share[share > 1e-12]
         ranks[place] = np.exp(-(share * np.log(share)).sum()) if len(share) else 0.0
@@ -84,8 +88,8 @@ def squared_errors(inputs: np.ndarray, reconstruction: np.ndarray) -> np.ndarray
     """
     total = np.zeros((len(inputs), inputs.shape[2]))
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows in _pieces(inputs.shape[1]):
-            total += np.square(inputs[:, rows].astype(np.float64) - reconstruction[:, rows]).sum(axis=1)
+        for piece in _pieces(inputs[0]):
+            total += np.square(inputs[:, piece].astype(np.float64) - reconstruction[:, piece]).sum(axis=1)
     return total
 
 
@@ -146,28 +150,38 @@ def collapsed(inputs: np.ndarray, reconstruction: np.ndarray, features: np.ndarr
     return poor & ~(linear_r2(features, inputs) >= needed) if poor.any() else poor
 
 
-def _scatter(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Sum over the rows of the products of two ``(rows, numbers)`` arrays' centred columns, in double precision."""
-    means, total = (_means(own), _means(other)), np.zeros((own.shape[1], other.shape[1]))
-    for rows in _pieces(len(own)):
-        left = own[rows].astype(np.float64) - means[0]
-        total += left.T @ (left if other is own else other[rows].astype(np.float64) - means[1])
+def _by_seed(features: np.ndarray, rows: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    return zip(features, [None] * len(features) if rows is None else rows, strict=True)
+
+
+def _scatter(own: np.ndarray, other: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Sum over rows of the products of two ``(rows, numbers)`` arrays' centred columns, in double precision."""
+    means, total = (_means(own, rows), _means(other, rows)), np.zeros((own.shape[1], other.shape[1]))
+    for piece in _pieces(own, rows):
+        left = own[piece].astype(np.float64) - means[0]
+        total += left.T @ (left if other is own else other[piece].astype(np.float64) - means[1])
     return total
 
 
-def _variances(own: np.ndarray) -> np.ndarray:
-    """Variance over the rows of each column, in double precision."""
-    mean, total = _means(own), np.zeros(own.shape[1])
+def _variances(own: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Variance over rows of each column, in double precision."""
+    mean, total = _means(own, rows), np.zeros(own.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        for rows in _pieces(len(own)):
-            total += np.square(own[rows].astype(np.float64) - mean).sum(axis=0)
-    return total / len(own)
+        for piece in _pieces(own, rows):
+            total += np.square(own[piece].astype(np.float64) - mean).sum(axis=0)
+    return total / _count(own, rows)
 
 
-def _means(own: np.ndarray) -> np.ndarray:
-    return sum(own[rows].astype(np.float64).sum(axis=0) for rows in _pieces(len(own))) / len(own)
+def _means(own: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    return sum(own[piece].astype(np.float64).sum(axis=0) for piece in _pieces(own, rows)) / _count(own, rows)
 
 
-def _pieces(count: int) -> Iterator[slice]:
+def _count(own: np.ndarray, rows: np.ndarray | None) -> int:
+    return len(own) if rows is None else len(rows)
+
+
+def _pieces(own: np.ndarray, rows: np.ndarray | None = None) -> Iterator[Any]:
     """Rows a few thousand at a time: in double precision, all of them could take more memory than the data."""
-    return (slice(start, start + PIECE) for start in range(0, count, PIECE))
+    for start in range(0, _count(own, rows), PIECE):
+        piece = slice(start, start + PIECE)
+        yield piece if rows is None else rows[piece]

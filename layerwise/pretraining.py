@@ -40,8 +40,8 @@ from layerwise.study import FineTune, Training, digest_of, passes_sequences
 if TYPE_CHECKING:
     from layerwise.network import Hidden, Output, Piece
 
-FEATURES_KEPT = 2
-"""Features of the last stages that stay in memory: the next stage wants those of the newest, and no others."""
+FEATURES_BYTES = 64 * 2**20
+"""Of the features that stay in memory; the newest do in any case, since the next stage wants them."""
 
 _FEATURES: OrderedDict[tuple[str, bool], np.ndarray] = OrderedDict()
 
@@ -289,8 +289,8 @@ def evaluate(block: Block, data: Data, chain: Chain, head: StageResult | None, d
         made = engine.apply(_reconstruction_output(block, depth), chain[-1].output, known, shared_inputs=False)
         scores, collapsed = scoring.reconstruction_scores(seen, made, numbers, models.narrowest(block, data, depth))
         metrics |= scores
-    pooled = datasets.pick(numbers, seen.pool)
-    metrics |= {"live_units": outcomes.live_units(pooled), "effective_rank": outcomes.effective_rank(pooled)}
+    metrics["live_units"] = outcomes.live_units(numbers, seen.pool)
+    metrics["effective_rank"] = outcomes.effective_rank(numbers, seen.pool)
     broken = ~np.all([np.isfinite(values) for values in metrics.values()], axis=0)
     diverged = chain[-1].diverged | broken if head is None else chain[-1].diverged | head.diverged | broken
     return Evaluation(len(chain), metrics, diverged, collapsed & ~diverged, digest, _now())
@@ -318,7 +318,7 @@ def features(block: Block, data: Data, chain: Chain, *, sequences: bool = False)
         shared = len(chain) == 1 and block.view(data).shared
         below = features(block, data, chain[:-1], sequences=_passes_sequences(block, len(chain) - 1))
         made = engine.apply(piece, chain[-1].hidden, below, shared_inputs=shared)
-        while len(_FEATURES) >= FEATURES_KEPT:
+        while _FEATURES and made.nbytes + sum(kept.nbytes for kept in _FEATURES.values()) > FEATURES_BYTES:
             _FEATURES.popitem(last=False)
         _FEATURES[key] = made
     return _FEATURES[key]
