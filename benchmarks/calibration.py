@@ -17,6 +17,9 @@ from layerwise import statistics
 from layerwise.claims.deciding import holm_decisions
 
 LEVEL = 0.05
+MARGIN = 2.0
+"""Of equivalence: so wide that only the limit that the truth lies on can be crossed by chance."""
+
 CHUNK_FLIPS = 5_000_000
 """Signs held in memory at a time."""
 
@@ -181,7 +184,10 @@ def looked(looks: tuple[int, ...], test: str, runs: int) -> np.ndarray:
         if test == "sign flip":
             support, refute = (sign_flips(side * seen.reshape(-1, seeds)).reshape(runs, 3) for side in (1, -1))
         else:
-            support, refute = statistics.equivalence(seen + 0.5, 0.5), statistics.difference_beyond(seen + 0.5, 0.5)
+            support, refute = (
+                statistics.equivalence(seen + MARGIN, MARGIN),
+                statistics.difference_beyond(seen + MARGIN, MARGIN),
+            )
         decided = np.where(decided == 0, holm_decisions(support, refute, LEVEL / len(looks)), decided)
     return decided
 
@@ -239,9 +245,9 @@ def test_cases(seeds: int) -> Iterator[Case]:
         t = rejected(lambda values: statistics.mean_test(values, "greater"), draw, seeds)
         yield Case("t-test", data, seeds, t, "keeps" if data == "normal" else "")
     for data, draw, promise in (("normal", normal, "keeps"), ("skewness 2", exponential, "")):
-        at_margin = rejected(lambda values: statistics.equivalence(values + 0.5, 0.5), draw, seeds)
+        at_margin = rejected(lambda values: statistics.equivalence(values + MARGIN, MARGIN), draw, seeds)
         yield Case("equivalence, at the margin", data, seeds, at_margin, promise)
-        beyond = rejected(lambda values: statistics.difference_beyond(values + 0.5, 0.5), draw, seeds)
+        beyond = rejected(lambda values: statistics.difference_beyond(values + MARGIN, MARGIN), draw, seeds)
         yield Case("difference beyond, at the margin", data, seeds, beyond, promise)
     yield Case(
         "McNemar, exact", "rates .2, paired", seeds, functools.partial(mcnemar_rejected, seeds=seeds), "keeps", cost=2
@@ -282,10 +288,13 @@ def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20_000, help="samples of a cheap case")
+    parser.add_argument("--only", default="", help="part of the name of the cases to simulate")
     asked, started, broken = parser.parse_args(), time.perf_counter(), 0
     print("| what | data | seeds | rate | error | promised | |\n|---|---|--:|--:|--:|---|---|")
     promised = {"covers": ".93 to .97", "keeps": "at most .05", "": "-"}
     for case in sorted(cases(), key=lambda case: (case.what, case.data, case.seeds)):
+        if asked.only not in case.what:
+            continue
         rate, error, _ = case.rate(asked.runs)
         kept = case.kept(rate, error)
         broken += not kept

@@ -39,7 +39,7 @@ def test_supervised_means_agree_with_plain_keras():
 
 def test_autoencoder_modes_agree_with_plain_keras():
     """Ten plain seeds diverge and collapse as often as thirty of ours, by Fisher's exact test, and look alike then."""
-    study = layerwise.load("blobs-autoencoder", overrides=["arms={raw: {objective: reconstruction}}"])
+    study = layerwise.load("blobs-autoencoder", overrides=["arms={raw: {objective: reconstruction}}", "claims=null"])
     ours = layerwise.run(study).metrics()
     plain = [list(plain_autoencoder.run(seed)) for seed in range(10)]
     last = ours[ours["depth"] == 6]

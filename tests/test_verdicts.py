@@ -364,7 +364,8 @@ def test_words_of_a_verdict():
     (line,) = decide(claiming(COMPARE), scored(flat(one=0.8 + NOISE / 10 + 0.01, two=0.8))).lines()
     assert line == (
         "a: supported (p .0010 were the claim false; level 0.05). Test accuracy of one is above that of two at depth 2:"
-        " mean difference +0.0100 (95 % interval +0.0091 to +0.0109) over 10 seeds."
+        " mean difference +0.0100 (95 % interval +0.0091 to +0.0109) over 10 seeds, 100 % of which show what is"
+        " claimed."
     )
 
 
