@@ -146,7 +146,7 @@ def _cold_and_warm(name: str, module: str, seeds: int, size: Size, scratch: Path
 def _command(size: Size, scratch: Path) -> Iterator[Part]:
     """``layerwise run``: first in an empty folder, then the main job beside it, then the main job once finished."""
     small = ["run", STUDY, "--seeds", "1", "--set", "name=small", "--set", "training.epochs=1"]
-    small += ["--set", "network.layers.0.repeat=1"]
+    small += ["--set", "network.layers.0.repeat=1", "--set", "claims=null"]
     main_job = ["run", STUDY, *size.settings]
     roots = [scratch / f"root-{number}" for number in range(size.whole_repeats)]
     first, whole = [], []

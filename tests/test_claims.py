@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
+import yaml
 
 from layerwise import answers, identity, stages
-from layerwise.study import StudyError, load, looks, parse, shipped, sides
+from layerwise.study import KINDS_OF_CLAIM, StudyError, load, looks, parse, shipped, sides
 from tests.studies import small
 
 TUNED = {"epochs": 2, "at": "every_depth"}
@@ -251,3 +255,12 @@ def test_claims_survive_being_written_out():
     """A study's canonical form is the same study, claims and all."""
     study = load("permuted-weights")
     assert parse(study.canonical()).digest() == study.digest()
+
+
+def test_the_examples_of_the_document_are_claims():
+    """Each example in docs/statistics.md is read as the kind of claim that it shows."""
+    document = (Path(__file__).resolve().parents[1] / "docs" / "statistics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| `(\{.*\})` \|$", document, re.MULTILINE)
+    assert [kind for kind, _ in rows] == ["compare", "equivalent", "trend", "ordered", "bound", "rate", "ratio"]
+    for kind, example in rows:
+        assert KINDS_OF_CLAIM[kind].model_validate(yaml.safe_load(example)).kind == kind

@@ -157,6 +157,7 @@ def test_probability_above_counts_ties_half():
     found = probability_above(np.array([0.2, 0.1, 0.0, -0.1]))
     assert found.estimate == 0.625
     assert found == share(2.5, 4)
+    assert probability_above(np.array([0.1 + 0.2 - 0.3, 0.3 - 0.1 - 0.2])).estimate == 0.5
     assert np.isnan(probability_above(np.array([])).low)
 
 
@@ -217,6 +218,14 @@ def test_wilcoxon_of_a_published_example():
     after = np.array([0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29])
     assert wilcoxon(before - after, "greater") == pytest.approx(0.01953, abs=5e-6)
     assert wilcoxon(np.zeros(4)) == 1.0
+
+
+def test_wilcoxon_with_ties_counts_every_sign():
+    """Tied differences share their mean rank, and the p-value is the share of all signs that give as large a sum."""
+    differences = np.array([0.002, 0.002, -0.002, 0.004, 0.3 - 0.296, 0.006, 0.0])
+    ranks = np.array([2.0, 2, -2, 4.5, 4.5, 6])
+    sums = [abs(ranks) @ signs for signs in itertools.product((1, -1), repeat=6)]
+    assert wilcoxon(differences, "greater") == sum(total >= ranks.sum() for total in sums) / 2**6
 
 
 def test_mcnemar_of_a_published_example():

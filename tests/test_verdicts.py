@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from layerwise import statistics
-from layerwise.claims import decide, power_curve, should_stop, undecidable, wording
+from layerwise.claims import decide, deciding, planning, power_curve, should_stop, undecidable, wording
 from layerwise.claims.columns import column
 from layerwise.study import Score, load, shipped, sides
 from tests.studies import small
@@ -80,6 +80,14 @@ def test_noise_is_undecided_and_says_how_many_seeds_would_do():
     assert found.verdict == "undecided"
     assert found.seeds_needed == statistics.fewest_seeds(lambda seeds: statistics.mean_power(effect, seeds, 0.05))
     assert f"about {found.seeds_needed} seeds would decide it" in found.words.lower()
+
+
+def test_a_family_needs_more_seeds():
+    """Beside another claim, the number named is that of half of alpha."""
+    metrics = scored(flat(one=0.8 + NOISE + 0.004, two=0.8))
+    both = decide(claiming(COMPARE, {**COMPARE, "above": None, "below": "two"}), metrics).verdicts[0]
+    effect = 0.004 / NOISE.std(ddof=1)
+    assert both.seeds_needed == statistics.fewest_seeds(lambda seeds: statistics.mean_power(effect, seeds, 0.05 / 2))
 
 
 def test_no_effect_at_all_is_never_decided():
@@ -265,6 +273,19 @@ def test_an_equivalence_that_is_not_yet_shown_names_its_seeds():
     assert (found.verdict, found.seeds_needed) == ("undecided", wanted)
 
 
+def test_the_seeds_that_would_refute():
+    """Where the claim points the wrong way, the number named is that of showing its opposite."""
+    equal = {"kind": "equivalent", "arm": "one", "metric": "test_accuracy", "to": "two", "within": 0.002}
+    found = verdict_on(equal, scored(flat(one=0.8 + NOISE + 0.006, two=0.8)))
+    effect = (0.006 - 0.002) / NOISE.std(ddof=1)
+    wanted = statistics.fewest_seeds(lambda seeds: statistics.mean_power(effect, seeds, 0.05 / 2))
+    assert (found.verdict, found.seeds_needed) == ("undecided", wanted)
+    rare = {"kind": "rate", "outcome": "collapsed", "arm": "two", "below": "one"}
+    found = verdict_on(rare, scored(flat(one=0.8, two=0.8), {("two", 2): {"collapsed": [0, 1]}}))
+    wanted = statistics.fewest_seeds(lambda seeds: statistics.mcnemar_power(0.2, 0.0, seeds, 0.05))
+    assert (found.verdict, found.seeds_needed) == ("undecided", wanted)
+
+
 def test_a_bound_holds_for_the_mean_at_every_depth():
     """A mean below the bound at one depth and above it at another refutes; of a difference it is the same."""
     metrics = scored(
@@ -301,7 +322,9 @@ def test_a_ratio_of_spreads_is_held_against_its_bounds():
     assert found.p == pytest.approx(float(statistics.sd_ratio_test(6 * NOISE, other, 2.0, "greater")))
     assert found.evidence[0].estimate == pytest.approx(6.0)
     assert verdict_on({**claim, "above": None, "below": 2}, metrics).verdict == "refuted"
-    assert verdict_on({**claim, "above": None, "within": 1.5}, metrics).verdict == "refuted"
+    outside = verdict_on({**claim, "above": None, "within": 1.5}, metrics)
+    assert outside.verdict == "refuted"
+    assert outside.p_against == pytest.approx(2 * float(statistics.sd_ratio_test(6 * NOISE, other, 1.5, "greater")))
     assert verdict_on({**claim, "arm": "three", "above": None, "within": 4}, metrics).verdict == "supported"
 
 
@@ -341,7 +364,8 @@ def test_words_of_a_verdict():
     (line,) = decide(claiming(COMPARE), scored(flat(one=0.8 + NOISE / 10 + 0.01, two=0.8))).lines()
     assert line == (
         "a: supported (p .0010 were the claim false; level 0.05). Test accuracy of one is above that of two at depth 2:"
-        " mean difference +0.0100 (95 % interval +0.0091 to +0.0109) over 10 seeds."
+        " mean difference +0.0100 (95 % interval +0.0091 to +0.0109) over 10 seeds, 100 % of which show what is"
+        " claimed."
     )
 
 
@@ -378,10 +402,8 @@ def test_a_claim_in_words(study: str, claim: str, expected: str):
 
 def test_examples_print_what_they_say():
     """The examples in the docstrings are true."""
-    from layerwise.claims import planning
-
-    assert not doctest.testmod(wording).failed
-    assert not doctest.testmod(planning).failed
+    for module in (wording, planning, deciding):
+        assert not doctest.testmod(module).failed
 
 
 def test_every_shipped_claim_can_be_decided_by_its_seeds():
@@ -446,11 +468,21 @@ def test_looks_share_alpha_and_the_first_that_decides_counts():
     assert (plain.verdict, plain.seeds) == ("refuted", 30)
 
 
+def test_a_look_decides_at_its_own_level():
+    """A p-value of .03 decides at alpha .05, and not at one of three looks."""
+    study, metrics = looking(NOISE + 0.009)
+    assert 0.05 / 3 < decide(study, metrics).verdicts[0].p < 0.05
+    assert decide(study, metrics).verdicts[0].verdict == "undecided"
+    assert decide(claiming(COMPARE, seeds=10), metrics).verdicts[0].verdict == "supported"
+
+
 def test_stopping_waits_for_a_look_at_which_every_claim_is_decided():
     """Undecided at 10, decided at 20: no stop at 10, none between looks, a stop at 20, and one at the end anyhow."""
     study, metrics = looking(np.concatenate([NOISE, NOISE / 10 + 0.03, NOISE]))
     assert [should_stop(study, metrics, done) for done in (10, 19, 20, 30)] == [False, False, True, True]
     assert decide(study, metrics[metrics["seed"] < 20]).verdicts[0].seeds == 20
+    clear, found = looking(np.tile(NOISE / 10 + 0.05, 3))
+    assert [should_stop(clear, found, done) for done in (9, 10, 11, 20)] == [False, True, False, True]
     noise, never = looking(np.tile(NOISE, 3))
     assert [should_stop(noise, never, done) for done in (10, 20, 30)] == [False, False, True]
 
@@ -471,6 +503,41 @@ def test_power_curve_of_a_mean_is_that_of_the_t_test():
         power = statistics.mean_power(effect, row["seeds"], 0.05)
         assert row["supported"] == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / 2000) + 0.03)
         assert row["decided"] == pytest.approx(row["supported"] + row["refuted"])
+
+
+def test_power_curve_of_a_small_pilot_keeps_its_spread():
+    """Resampling four seeds would shrink their variance by a quarter; the curve puts it back."""
+    values = np.array([0.01, -0.02, 0.03, 0.012])
+    pilot = scored({arm: dict.fromkeys((1, 2), values if arm == "one" else 0 * values) for arm in ("one", "two")})
+    (row,) = power_curve(claiming(COMPARE), pilot, [40], replications=4000).to_dict("records")
+    power = statistics.mean_power(values.mean() / values.std(ddof=1), 40, 0.05)
+    assert row["supported"] == pytest.approx(power, abs=0.03)
+
+
+@pytest.mark.parametrize(("side", "verdict"), [("above", "supported"), ("below", "refuted")])
+def test_power_curve_takes_holm_over_the_family(side: str, verdict: str):
+    """Beside a claim that is never decided, a claim is decided as often as at half of alpha, either way."""
+    pilot = scored(flat(one=0.8 + NOISE + 0.008, two=0.8, three=0.8, four=0.8))
+    claim = {**COMPARE, "above": None, side: "two"}
+    curve = power_curve(claiming(claim, {**COMPARE, "arm": "three", "above": "four"}), pilot, [10], replications=4000)
+    power = statistics.mean_power(0.008 / NOISE.std(ddof=1), 10, 0.05 / 2)
+    assert curve[verdict][0] == pytest.approx(power, abs=0.04)
+    assert statistics.mean_power(0.008 / NOISE.std(ddof=1), 10, 0.05) > power + 0.1
+
+
+def test_power_curve_counts_the_seeds_that_break():
+    """Where half of the pilot's seeds broke, twice as many are needed for the same."""
+    ended = {(arm, 2): {"collapsed": range(5)} for arm in ("one", "two")}
+    pilot = scored(flat(one=0.8 + NOISE + 0.008, two=0.8), ended)
+    half = power_curve(claiming(COMPARE), pilot, [20], replications=4000)["decided"][0]
+    effect = (NOISE[5:] + 0.008).mean() / NOISE[5:].std(ddof=1)
+    assert half == pytest.approx(statistics.mean_power(effect, 10, 0.05), abs=0.06)
+
+
+def test_power_curve_knows_what_few_pairs_cannot_do():
+    """However clear the pilot, three pairs are never enough for the sign-flip test."""
+    pilot = scored(flat(one=0.9 + NOISE / 10, two=0.8))
+    assert power_curve(claiming(COMPARE), pilot, [3, 4, 5])["supported"].tolist() == [0.0, 0.0, 1.0]
 
 
 def test_power_curve_of_every_kind_grows():

@@ -32,6 +32,8 @@ from layerwise.study import ALPHA, Claim, Study, looks
 
 Decision = Literal["supported", "refuted", "undecided"]
 
+DECISIONS: dict[int, Decision] = {1: "supported", -1: "refuted", 0: "undecided"}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -126,6 +128,27 @@ def decide(study: Study, metrics: pd.DataFrame) -> Verdicts:
     return Verdicts(study.name, alpha, planned, tuple(decided.values()))
 
 
+def holm_decisions(support: np.ndarray, refute: np.ndarray, level: float) -> np.ndarray:
+    """What the p-values of a family of claims decide.
+
+    Args:
+        support: ``(..., claims)`` p-values of the nulls that the claims are false.
+        refute: ``(..., claims)`` p-values of the nulls that they are true.
+        level: chance of any wrong decision of either kind.
+
+    Returns:
+        ``(..., claims)`` int: 1 for supported, -1 for refuted, 0 for undecided.
+
+    Example:
+        >>> import numpy as np
+        >>> from layerwise.claims.deciding import holm_decisions
+        >>> holm_decisions(np.array([0.001, 0.03, 0.9]), np.array([0.99, 0.97, 0.01]), 0.05).tolist()
+        [1, 0, -1]
+    """
+    supported, refuted = statistics.holm(support) <= level, statistics.holm(refute) <= level
+    return np.where(supported & (support <= refute), 1, np.where(refuted & (refute < support), -1, 0))
+
+
 def should_stop(study: Study, metrics: pd.DataFrame, seeds_done: int) -> bool:
     """Whether no more seeds are to be trained: every claim is decided at a look, or all seeds are done.
 
@@ -156,9 +179,10 @@ def _look(study: Study, metrics: pd.DataFrame, seeds: int, level: float) -> Iter
     p = np.array([max(one.p for one in ones) for ones in tested])
     against = np.array([min(1.0, len(ones) * min(one.p_against for one in ones)) for ones in tested])
     adjusted, against_adjusted = statistics.holm(p), statistics.holm(against)
+    decisions = holm_decisions(p, against, level)
     for place, (name, claim) in enumerate(claims.items()):
         unlike = _unlike(claim, tested[place], study.alpha or ALPHA)
-        decision = _decision(adjusted[place], against_adjusted[place], level, unlike=unlike is not None)
+        decision = "undecided" if unlike else DECISIONS[int(decisions[place])]
         open_yet = decision == "undecided" and unlike is None
         verdict = Verdict(
             claim=name,
@@ -180,12 +204,6 @@ def _look(study: Study, metrics: pd.DataFrame, seeds: int, level: float) -> Iter
 def _unlike(claim: Claim, ones: tuple[Evidence, ...], alpha: float) -> Evidence | None:
     """Where the sides differ in how many seeds broke, if the claim is about all seeds."""
     return next((one for one in ones if speaks_of_survivors(claim) and one.outcomes_p < alpha), None)
-
-
-def _decision(adjusted: float, against: float, level: float, *, unlike: bool) -> Decision:
-    if unlike or min(adjusted, against) > level:
-        return "undecided"
-    return "supported" if adjusted <= against else "refuted"
 
 
 def _seeds_needed(ones: tuple[Asked, ...], level: float, seeds: int) -> int | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import statistics
+from layerwise.claims.deciding import holm_decisions
 from layerwise.claims.evidence import Asked, asked, unasked
 from layerwise.claims.questions import Question
 from layerwise.statistics.estimates import RANDOM_STATE
@@ -98,12 +99,12 @@ def _decided(
     found: dict[str, tuple[Asked, ...]], seeds: int, level: float, replications: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, int, float, float, float, float]]:
     drawn = [[_resampled(one, seeds, replications, rng) for one in ones] for ones in found.values()]
-    support = statistics.holm(np.stack([np.max([p for p, _ in ones], axis=0) for ones in drawn], axis=-1))
-    against = [np.minimum(1.0, len(ones) * np.min([p for _, p in ones], axis=0)) for ones in drawn]
-    refute = statistics.holm(np.stack(against, axis=-1))
+    support = np.stack([np.max([p for p, _ in ones], axis=0) for ones in drawn], axis=-1)
+    refute = np.stack([np.minimum(1.0, len(ones) * np.min([p for _, p in ones], axis=0)) for ones in drawn], axis=-1)
+    decisions = holm_decisions(support, refute, level)
     for place, name in enumerate(found):
-        supported, refuted = (float(np.mean(p[:, place] <= level)) for p in (support, refute))
-        decided = float(np.mean(np.minimum(support, refute)[:, place] <= level))
+        supported, refuted = (float(np.mean(decisions[:, place] == decision)) for decision in (1, -1))
+        decided = supported + refuted
         yield name, seeds, supported, refuted, decided, float(np.sqrt(decided * (1 - decided) / replications))
 
 

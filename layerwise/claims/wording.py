@@ -140,6 +140,8 @@ def found_in_words(claim: Claim, one: Evidence, *, several: bool) -> str:
     where = f" at depth {one.depth}, the least clear," if several else ""
     signed = two and claim.kind != "ratio"
     seeds = f"{one.seeds} seed{'s' if one.seeds > 1 else ''}"
+    if claim.kind in {"compare", "trend"}:
+        seeds += f", {100 * one.numbers['probability']:.0f} % of which show what is claimed"
     return (
         f"{name}{where} {number(one.estimate, signed=signed)}{_interval(one, signed=signed)} over {seeds}{_broken(one)}"
     )

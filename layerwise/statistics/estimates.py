@@ -16,6 +16,9 @@ RESAMPLES = 9_999
 RANDOM_STATE = 2021
 """Seed of those draws."""
 
+TIE = 1e-12
+"""Differences up to this are rounding: scores that are equal on paper tie."""
+
 NAN = float("nan")
 
 

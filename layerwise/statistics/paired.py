@@ -6,10 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerwise.statistics.estimates import CONFIDENCE, NAN, sd
-
-TIE = 1e-12
-"""Differences up to this are rounding: scores that are equal on paper tie."""
+from layerwise.statistics.estimates import CONFIDENCE, NAN, TIE, sd
 
 
 @dataclass(frozen=True)

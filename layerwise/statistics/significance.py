@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from layerwise.statistics.estimates import RANDOM_STATE, RESAMPLES
+from layerwise.statistics.estimates import RANDOM_STATE, RESAMPLES, TIE
 
 Alternative = Literal["two-sided", "greater", "less"]
 
@@ -52,9 +52,11 @@ def sign_flip(differences: np.ndarray, alternative: Alternative = "two-sided") -
 
 
 def wilcoxon(differences: np.ndarray, alternative: Alternative = "two-sided") -> float:
-    """P-value of Wilcoxon's signed-rank test (Wilcoxon, 1945), by :func:`scipy.stats.wilcoxon`.
+    """P-value of Wilcoxon's signed-rank test (Wilcoxon, 1945).
 
-    Null: the differences are symmetric about zero. Zeros are dropped; if nothing is left, p is 1.
+    Null: the differences are symmetric about zero. Zeros are dropped; if nothing is left, p is 1. Without ties it is
+    :func:`scipy.stats.wilcoxon`'s, exact up to 50 pairs. Ties share their mean rank, and the test is then the sign-flip
+    test of the signed ranks, which is what its exact distribution means.
 
     Args:
         differences: ``(seeds,)``, finite.
@@ -68,8 +70,13 @@ def wilcoxon(differences: np.ndarray, alternative: Alternative = "two-sided") ->
     """
     from scipy import stats
 
-    nonzero = differences[differences != 0]
-    return float(stats.wilcoxon(nonzero, alternative=alternative).pvalue) if len(nonzero) else 1.0
+    nonzero = differences[np.abs(differences) > TIE]
+    ranks = stats.rankdata(np.round(np.abs(nonzero) / TIE))
+    if not len(nonzero):
+        return 1.0
+    if len(np.unique(ranks)) < len(ranks):
+        return float(sign_flip(np.sign(nonzero) * ranks, alternative))
+    return float(stats.wilcoxon(nonzero, alternative=alternative).pvalue)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray, alternative: Alternative = "two-sided") -> float:
