@@ -69,7 +69,7 @@ def _widths(asked: Any, features: int) -> list[int]:
     """Numbers that a row has below each hidden layer and above the last, as far as that shows before it is built."""
     below = shape_below(asked.bottom)
     shapes = incoming_shapes(asked.layers, below) if below else []
-    return [features, *(math.prod(shape) for shape in shapes)]
+    return [math.prod(shape) for shape in shapes] or [features]
 
 
 def _weights(asked: Any, features: int, outputs: int) -> int:
