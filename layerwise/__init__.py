@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from layerwise import datasets
     from layerwise.pretraining import Result, run
     from layerwise.study import Study, StudyError, load
 
@@ -24,7 +25,7 @@ try:
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Result", "Study", "StudyError", "load", "run"]
+__all__ = ["Result", "Study", "StudyError", "datasets", "load", "run"]
 
 _HOMES = {
     "Result": "layerwise.pretraining",
@@ -37,6 +38,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Load a public name's module on first use, so that importing the package costs nothing."""
+    if name == "datasets":
+        return import_module("layerwise.datasets")
     if name not in _HOMES:
         raise AttributeError(f"module 'layerwise' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOMES[name]), name)
