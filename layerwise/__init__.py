@@ -16,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from layerwise import datasets
     from layerwise.pretraining import Result, run
     from layerwise.study import Study, StudyError, load
 
