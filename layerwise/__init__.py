@@ -24,7 +24,7 @@ try:
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Result", "Study", "StudyError", "load", "run"]
+__all__ = ["Result", "Study", "StudyError", "datasets", "load", "run"]
 
 _HOMES = {
     "Result": "layerwise.answers",
@@ -37,6 +37,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Load a public name's module on first use, so that importing the package costs nothing."""
+    if name == "datasets":
+        return import_module("layerwise.datasets")
     if name not in _HOMES:
         raise AttributeError(f"module 'layerwise' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOMES[name]), name)

@@ -32,7 +32,7 @@ def found(path: str, folder: Path | None) -> str:
         if place.is_file():
             return str(place.absolute())
     kind = "a folder" if any(place.is_dir() for place in places) else "no file"
-    raise ValueError(f"{path!r} is {kind} in the study's folder or the working directory; give the path of a file")
+    raise ValueError(f"{path!r:.200} is {kind} in the study's folder or the working directory; give the path of a file")
 
 
 class OwnData(DataSetPart):

@@ -10,9 +10,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LONGEST_LINE = 600
+"""Characters of a refusal."""
+
 
 class StudyError(ValueError):
-    """A request that cannot be honoured; its message is one line: received, expected, remedy."""
+    """A request that cannot be honoured; its message is one line: received, expected, remedy.
+
+    A study file, and what it names, may hold anything: characters that do not print are escaped, and of a very long
+    line its beginning and its end are kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in message)
+        super().__init__(line if len(line) <= LONGEST_LINE else f"{line[:300]} ... {line[-200:]}")
 
 
 Count = Annotated[int, Field(ge=1, strict=True)]

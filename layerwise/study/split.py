@@ -26,7 +26,7 @@ def _rows_or_share(value: Any) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if (whole and value >= 1) or (isinstance(value, float) and 0 < value < 1):
         return value
-    raise ValueError(f"received {value!r}; expected a number of rows, 1 or more, or a share between 0 and 1")
+    raise ValueError(f"received {value!r:.60}; expected a number of rows, 1 or more, or a share between 0 and 1")
 
 
 def _as_it_is(size: Any) -> Any:

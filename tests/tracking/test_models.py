@@ -205,6 +205,8 @@ PEOPLE = pd.DataFrame(
         "answer": ["no", "yes"] * 3,
     }
 )
+ONE_INPUT = SimpleNamespace(procedure=SimpleNamespace(bottom=SimpleNamespace(inputs=())))
+"""As much as serving asks of a block: that its networks have one input."""
 COLUMNS = [("age", "double"), ("colour", "string"), ("visits", "long"), ("smokes", "boolean")]
 
 
@@ -220,7 +222,7 @@ def test_a_model_of_a_table_takes_raw_rows(publisher, tree, root, monkeypatch, k
     seen = datasets.view(spec, data, seeds=(1,), labels=None, scaling="standard")
     width = {"classifier": 2, "regressor": 1, "autoencoder": 6}[kind]
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(width, name="output")])
-    served = serving.of(SimpleNamespace(kind=kind, block=SimpleNamespace()), data)
+    served = serving.of(SimpleNamespace(kind=kind, block=ONE_INPUT), data)
     fitted = datasets.preparation(spec, data, seed=1, scaling="standard")
     packed = raw_rows.packed(fitted.transformer, fitted.places)
     template = ModelTemplate.of(model, serving=served)
@@ -247,7 +249,7 @@ def test_a_model_of_scaled_arrays_takes_raw_rows(tmp_path):
     seen = datasets.view(spec, data, seeds=(7,), labels=None, scaling="min_max")
     model = keras.Sequential([keras.Input((13,)), keras.layers.Dense(3, activation="softmax")])
     fitted = datasets.preparation(spec, data, seed=7, scaling="min_max")
-    template = ModelTemplate.of(model, serving=serving.of(SimpleNamespace(kind="classifier"), data))
+    template = ModelTemplate.of(model, serving=serving.of(SimpleNamespace(kind="classifier", block=ONE_INPUT), data))
     files = template.folder(
         model.get_weights(),
         model_id="m-1",
