@@ -82,9 +82,13 @@ def test_accuracy_says_what_it_shows() -> None:
 
 
 def test_loss_says_what_it_shows() -> None:
-    """Loss curves name the unit of the loss, the epoch, the arm and the number of seeds."""
-    said = texts(figures.loss_curves(CURVES))
+    """Loss curves name the unit of the loss, the epoch, the arm and the number of seeds, and have room for the name."""
+    figure = figures.loss_curves(CURVES)
+    said = texts(figure)
     assert all(words in said for words in ("epoch", "training loss (nats a row", "median of 2 seeds", "greedy"))
+    assert figure.axes[0].get_yscale() == "log", "a stage falls by orders of magnitude"
+    rendered(figure, "png")
+    assert figure.axes[0].yaxis.label.get_window_extent().height < figure.bbox.height
 
 
 def test_data_says_what_it_shows() -> None:
