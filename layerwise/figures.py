@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,60 +25,57 @@ COLOURS = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 PARTS = {"train": "training part", "test": "test part"}
+MOST_WITH_SEEDS = 4
+"""Lines in a panel up to which each seed has a thin line of its own; more would hide one another."""
+
+MARKS = ("mean", "95 % interval", "every seed", "collapsed seeds (x)", "median where none is intact (dotted)")
+"""What figures by depth may show, in the words of their titles."""
 
 
 def accuracy_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Accuracy against depth: the mean over intact seeds, its 95 % interval as a band, every seed as a thin line.
 
-    All arms share the axes; fine-tuned networks are dashed, and collapsed seeds are crosses.
+    All arms share the axes, a little beside one another. Fine-tuned networks are dashed, collapsed seeds are crosses,
+    and where no seed is intact a dotted line is the median. Seeds have no lines of their own where arms are many.
 
     Args:
         metrics: one row per arm, seed and depth, as :meth:`layerwise.answers.Result.metrics` gives.
         table: its summary, as :func:`layerwise.statistics.summarise` gives.
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    panels, marks = figure.subplots(1, 2, sharey=True), set()
     for axes, part in zip(panels, PARTS, strict=True):
-        for line in _lines(metrics, table, f"{part}_accuracy"):
-            _draw_line(axes, line)
+        marks |= _draw(axes, metrics, table, f"{part}_accuracy")
         axes.set_title(PARTS[part])
-        _depth_axis(axes, table)
     panels[0].set_ylabel("accuracy (share of rows)")
-    _legend(figure, panels[0])
-    figure.suptitle(f"Accuracy by depth, n = {_seed_count(table)}: mean, 95 % interval and every seed", fontsize=11)
+    _finish(figure, panels[0], table, "Accuracy by depth", marks)
     return figure
 
 
 def reconstruction_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Mean squared reconstruction error against depth, on a logarithmic axis; collapsed seeds are crosses."""
+    """Mean squared reconstruction error against depth, on a logarithmic axis; drawn as :func:`accuracy_by_depth`."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    panels, marks = figure.subplots(1, 2, sharey=True), set()
     for axes, part in zip(panels, PARTS, strict=True):
-        for line in _lines(metrics, table, f"{part}_reconstruction_mse"):
-            _draw_line(axes, line)
-        axes.set_title(PARTS[part])
         axes.set_yscale("log")
-        _depth_axis(axes, table)
+        marks |= _draw(axes, metrics, table, f"{part}_reconstruction_mse")
+        axes.set_title(PARTS[part])
     panels[0].set_ylabel("reconstruction error (squared input units)")
-    _legend(figure, panels[0])
-    figure.suptitle(f"Reconstruction error by depth, n = {_seed_count(table)}", fontsize=11)
+    _finish(figure, panels[0], table, "Reconstruction error by depth", marks)
     return figure
 
 
 def live_units_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Units of the newest layer that still tell training rows apart, and the effective rank of its features."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2)
+    panels, marks = figure.subplots(1, 2), set()
     for axes, (name, label) in zip(
-        panels, {"live_units": "live units", "effective_rank": "effective rank"}.items(), strict=True
+        panels, {"live_units": "live units", "effective_rank": "effective rank (units)"}.items(), strict=True
     ):
-        for line in _lines(metrics, table, name):
-            _draw_line(axes, line)
-        axes.set_ylabel(f"{label} of the newest layer (units)")
+        marks |= _draw(axes, metrics, table, name)
+        axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
-        _depth_axis(axes, table)
-    _legend(figure, panels[0])
-    figure.suptitle(f"What the newest layer's features still tell, n = {_seed_count(table)}", fontsize=11)
+    _finish(figure, panels[0], table, "What the newest layer's features still tell", marks)
     return figure
 
 
@@ -108,6 +106,8 @@ def decision_regions(
         axes.set_title(f"depth {depth}", fontsize=9)
     for axes in panels[len(classify) :]:
         axes.set_axis_off()
+    for axes in panels[max(0, len(classify) - columns) : len(classify)]:
+        axes.tick_params(labelbottom=True)  # the last of its column, where the row below is not full
     figure.supxlabel("feature 1", fontsize=9)
     figure.supylabel("feature 2", fontsize=9)
     figure.suptitle(f"Decision regions of seed {seed} over {len(points)} test rows", fontsize=11)
@@ -175,8 +175,9 @@ def loss_curves(curves: dict[str, list[np.ndarray]]) -> Figure:
                 label = "_nolegend_"
             axes.axvline(start + 0.5, color="0.85", linewidth=0.8, zorder=0)
             start += curve.shape[1]
+    axes.set_yscale("log")
     axes.set_xlabel("epoch (a grey line opens each stage)")
-    axes.set_ylabel("training loss (nats a row; reconstruction: squared units)")
+    axes.set_ylabel("training loss (nats a row, or squared units)")
     seeds = len(next(iter(curves.values()))[0])
     axes.set_title(f"Training loss, median of {seeds} seeds", fontsize=11)
     _legend(figure, axes)
@@ -212,19 +213,66 @@ def _lines(metrics: pd.DataFrame, table: pd.DataFrame, name: str) -> Iterator[_L
                 yield _Line(label, scored, own, rows[rows[f"{scored}_median"].notna()], index, bool(prefix))
 
 
-def _draw_line(axes: Axes, line: _Line) -> None:
-    colour, marker = COLOURS[line.index % len(COLOURS)], MARKERS[line.index % len(MARKERS)]
-    sound = intact(line.metrics, line.name)
-    for _, seed in line.metrics[sound].groupby("seed"):
-        axes.plot(seed["depth"], seed[line.name], color=colour, alpha=0.15, linewidth=0.6, zorder=1)
+def _draw(axes: Axes, metrics: pd.DataFrame, table: pd.DataFrame, name: str) -> set[str]:
+    """A metric of every arm by depth, each a little beside the others, so that none hides another; the marks used."""
+    lines, marks = list(_lines(metrics, table, name)), {"mean", "95 % interval"}
+    span = max(1, int(table["depth"].max() - table["depth"].min()))
+    step = min(0.4 / max(1, len(lines)), 0.02 * span)
+    for place, line in enumerate(lines):
+        shift = (place - (len(lines) - 1) / 2) * step
+        marks |= _draw_seeds(axes, line, shift, singly=len(lines) <= MOST_WITH_SEEDS)
+        marks |= _draw_mean(axes, line, shift)
+    axes.set_xlabel("depth (hidden layers)")
+    depths = sorted(table["depth"].unique())
+    axes.set_xticks(depths[:: max(1, len(depths) // 12)])
+    return marks
+
+
+def _draw_seeds(axes: Axes, line: _Line, shift: float, *, singly: bool) -> set[str]:
+    """Intact seeds as thin lines where there is room for them, collapsed seeds as crosses."""
+    colour, sound = COLOURS[line.index % len(COLOURS)], intact(line.metrics, line.name)
+    for _, seed in line.metrics[sound].groupby("seed") if singly else ():
+        dot = "." if len(seed) == 1 else ""
+        depths = seed["depth"] + shift
+        axes.plot(depths, seed[line.name], marker=dot, color=colour, alpha=0.15, linewidth=0.6, ms=4, zorder=1)
     broken = line.metrics[~sound & np.isfinite(line.metrics[line.name].to_numpy(float))]
-    axes.scatter(
-        broken["depth"], broken[line.name], color=colour, marker="x", s=14, linewidths=0.7, alpha=0.6, zorder=2
-    )
-    depths, name = line.rows["depth"], line.name
-    axes.fill_between(depths, line.rows[f"{name}_ci_low"], line.rows[f"{name}_ci_high"], color=colour, alpha=0.3, lw=0)
-    style = "--" if line.tuned else "-"
-    axes.plot(depths, line.rows[f"{name}_mean"], style, color=colour, marker=marker, ms=4, label=line.label, zorder=3)
+    depths = broken["depth"] + shift
+    axes.scatter(depths, broken[line.name], color=colour, marker="x", s=14, linewidths=0.7, alpha=0.6, zorder=2)
+    return {mark for mark, used in zip(MARKS[2:4], (singly, len(broken)), strict=True) if used}
+
+
+def _draw_mean(axes: Axes, line: _Line, shift: float) -> set[str]:
+    """The mean and its interval; where there is no mean, the median."""
+    colour, marker = COLOURS[line.index % len(COLOURS)], MARKERS[line.index % len(MARKERS)]
+    _draw_interval(axes, line, shift)
+    depths, mean = line.rows["depth"] + shift, line.rows[f"{line.name}_mean"]
+    look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "mfc": "white" if line.tuned else colour}
+    axes.plot(depths, mean, ls="--" if line.tuned else "-", label=line.label, zorder=3, **look)
+    if not mean.isna().any():
+        return set()
+    axes.plot(depths, line.rows[f"{line.name}_median"].where(mean.isna()), ls=":", alpha=0.7, zorder=3, **look)
+    return {MARKS[4]}
+
+
+def _draw_interval(axes: Axes, line: _Line, shift: float) -> None:
+    """The interval of the mean: a band, or a bar where there is one depth."""
+    colour, depths = COLOURS[line.index % len(COLOURS)], line.rows["depth"] + shift
+    low, high = (line.rows[f"{line.name}_{limit}"] for limit in ("ci_low", "ci_high"))
+    if axes.get_yscale() == "log":  # an interval that reaches below zero would fill the panel to its bottom
+        low = low.clip(lower=line.metrics.loc[intact(line.metrics, line.name), line.name].min())
+    if len(line.rows) == 1:
+        axes.vlines(depths, low, high, color=colour, alpha=0.5, linewidth=2, zorder=2)
+    else:
+        axes.fill_between(depths, low, high, color=colour, alpha=0.3, lw=0)
+
+
+def _finish(figure: Figure, axes: Axes, table: pd.DataFrame, what: str, marks: set[str]) -> None:
+    """The legend, and a title that names every mark."""
+    _legend(figure, axes)
+    low, high = int(table["seeds"].min()), int(table["seeds"].max())
+    seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
+    title = f"{what}, n = {seeds}: {', '.join(mark for mark in MARKS if mark in marks)}"
+    figure.suptitle(title, fontsize=11 if len(title) < 90 else 9)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
@@ -233,15 +281,6 @@ def _legend(figure: Figure, axes: Axes) -> None:
     if 0 < len(labels) <= 3:
         axes.legend(loc="best", frameon=False)
     elif labels:
+        lines = -(-len(labels) // 4)
+        figure.set_figheight(figure.get_figheight() + 0.2 * lines)
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-
-
-def _depth_axis(axes: Axes, table: pd.DataFrame) -> None:
-    axes.set_xlabel("depth (hidden layers)")
-    depths = sorted(table["depth"].unique())
-    axes.set_xticks(depths[:: max(1, len(depths) // 12)])
-
-
-def _seed_count(table: pd.DataFrame) -> str:
-    low, high = int(table["seeds"].min()), int(table["seeds"].max())
-    return f"{low} seeds" if low == high else f"{low} to {high} seeds"

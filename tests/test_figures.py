@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from layerwise import datasets, figures, statistics
@@ -81,9 +82,13 @@ def test_accuracy_says_what_it_shows() -> None:
 
 
 def test_loss_says_what_it_shows() -> None:
-    """Loss curves name the unit of the loss, the epoch, the arm and the number of seeds."""
-    said = texts(figures.loss_curves(CURVES))
+    """Loss curves name the unit of the loss, the epoch, the arm and the number of seeds, and have room for the name."""
+    figure = figures.loss_curves(CURVES)
+    said = texts(figure)
     assert all(words in said for words in ("epoch", "training loss (nats a row", "median of 2 seeds", "greedy"))
+    assert figure.axes[0].get_yscale() == "log", "a stage falls by orders of magnitude"
+    rendered(figure, "png")
+    assert figure.axes[0].yaxis.label.get_window_extent().height < figure.bbox.height
 
 
 def test_data_says_what_it_shows() -> None:
@@ -220,6 +225,78 @@ def test_collapsed_seeds_are_crosses_and_in_no_mean() -> None:
     np.testing.assert_allclose(train.get_lines()[-1].get_ydata()[1], np.mean([0.502, 0.512, 0.522]))
 
 
+def many(count: int) -> pd.DataFrame:
+    """Scores of several arms, each a little higher than the one before."""
+    arms = (scores().assign(arm=f"arm_{place}") for place in range(count))
+    return pd.concat([own.assign(test_accuracy=own["test_accuracy"] + place) for place, own in enumerate(arms)])
+
+
+def test_arms_stand_beside_one_another() -> None:
+    """Each arm's mean is drawn at a place of its own by every depth, nearer to it than to the next, in order."""
+    (_, test), count = by_depth(many(12)).axes, 12
+    means = [line.get_xdata() for line in test.get_lines() if not line.get_label().startswith("_")]
+    assert len(means) == count
+    for place, depth in enumerate([1, 2, 3]):
+        drawn = [own[place] for own in means]
+        assert drawn == sorted(set(drawn))
+        assert depth - 0.25 < drawn[0] < drawn[-1] < depth + 0.25
+    assert list(test.get_xticks()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("arms", "singly"), [(4, True), (5, False)])
+def test_seeds_have_lines_where_there_is_room(arms: int, singly: bool) -> None:
+    """Up to four lines in a panel every seed is drawn too, and the title says so; with more, the means alone."""
+    figure = by_depth(many(arms))
+    assert len(figure.axes[0].get_lines()) == arms * (5 if singly else 1)
+    assert ("every seed" in texts(figure)) == singly
+
+
+def test_a_legend_of_many_arms_leaves_the_panels_their_height() -> None:
+    """The figure grows with the lines of its legend."""
+    figures_drawn = [by_depth(many(count)) for count in (1, 4, 12)]
+    assert [figure.get_figheight() for figure in figures_drawn] == pytest.approx([4.2, 4.4, 4.8])
+    heights = []
+    for figure in figures_drawn:
+        rendered(figure, "png")
+        heights.append(figure.axes[0].get_window_extent().height)
+    assert min(heights) > 0.85 * max(heights)
+
+
+def test_one_depth_has_a_bar_and_its_seeds() -> None:
+    """Where an arm has one depth, its interval is a bar and each seed a dot, for a band and lines need two."""
+    metrics = scores(depths=1)
+    table = statistics.summarise(metrics)
+    train, _ = figures.accuracy_by_depth(metrics, table).axes
+    [bar] = [marks for marks in train.collections if isinstance(marks, LineCollection)]
+    limits = table[["train_accuracy_ci_low", "train_accuracy_ci_high"]].to_numpy()[0]
+    np.testing.assert_allclose(bar.get_segments()[0][:, 1], limits)
+    assert [line.get_marker() for line in train.get_lines()] == [".", ".", ".", ".", "o"]
+
+
+def test_where_no_seed_is_intact_the_median_stands_dotted() -> None:
+    """All seeds collapsed at depth 2: the mean has a gap there, and a dotted line the median; the title says both."""
+    metrics = scores()
+    assert not {"dotted", "collapsed"} & set(re.findall(r"\w+", texts(by_depth(metrics))))
+    metrics["collapsed"] = metrics["depth"] == 2
+    figure = by_depth(metrics)
+    assert "collapsed seeds (x), median where none is intact (dotted)" in texts(figure)
+    *_, mean, median = figure.axes[0].get_lines()
+    assert np.isnan(mean.get_ydata()).tolist() == [False, True, False]
+    assert median.get_linestyle() == ":"
+    np.testing.assert_allclose(median.get_ydata(), [np.nan, 0.517, np.nan])
+
+
+def test_an_interval_below_zero_does_not_fill_a_logarithmic_panel() -> None:
+    """Where the interval of an error reaches below zero, its band ends at the smallest seed's error."""
+    metrics = scores(depths=2)
+    metrics["train_reconstruction_mse"] = metrics["test_reconstruction_mse"] = 10.0 ** -metrics["seed"]
+    table = statistics.summarise(metrics)
+    assert (table["train_reconstruction_mse_ci_low"] < 0).all()
+    train, _ = figures.reconstruction_by_depth(metrics, table).axes
+    [band] = [marks for marks in train.collections if isinstance(marks, PolyCollection)]
+    assert band.get_paths()[0].vertices[:, 1].min() == pytest.approx(0.001)
+
+
 def test_reconstruction_and_live_units_say_what_they_show() -> None:
     """Both name their units and the number of seeds, and leave out arms that have no such score."""
     values = {"train_reconstruction_mse": 0.1, "test_reconstruction_mse": 0.2, "live_units": 9.0, "effective_rank": 2.0}
@@ -243,6 +320,16 @@ def test_decision_regions_are_what_the_networks_say() -> None:
     assert set(np.unique(shown[0])) == {0, 1}
     assert set(np.unique(shown[1])) == {2}
     assert "500 test rows" in texts(figure)
+
+
+def test_every_column_of_decision_regions_has_its_scale() -> None:
+    """Of six panels in rows of four, the last of each column has numbers below it, full row or not."""
+    own = seen(Blobs())
+    points, targets = own.inputs_of(own.test)[0], own.targets_of(own.test)[0]
+    classify = dict.fromkeys(range(1, 7), lambda rows: np.zeros(len(rows), int))
+    panels = figures.decision_regions(points, targets, classify, seed=0).axes[:6]
+    shown = [axes.xaxis.get_tick_params()["labelbottom"] for axes in panels]
+    assert shown == [False, False, True, True, True, True]
 
 
 def test_reconstructions_stand_below_their_images() -> None:

@@ -213,6 +213,7 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     "Gaussian noise of none": (noise(kind="gaussian", sd=0), "noise.sd: received 0; input should be greater than 0"),
     "Gaussian noise below none": (noise(kind="gaussian", sd=-1), "noise.sd: received -1; input should be greater than"),
     "Gaussian noise without end": (noise(kind="gaussian", sd=INF), "noise.sd: received inf; input should be a finite"),
+    "Gaussian noise beyond numbers": (noise(kind="gaussian", sd=1e300), "noise.sd: received 1e+300; input should be"),
     "noise of no kind": (noise(rate=0.2), "arms.one.noise: kind is missing; known: masking, gaussian"),
     "noise as a number": (one(**ENCODER, noise=0.2), "arms.one.noise: received 0.2; expected keys such as kind"),
     "noise on labels": (one(noise={"kind": "masking", "rate": 0.2}), "a supervised arm has no reconstruction to denoi"),

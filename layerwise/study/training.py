@@ -67,7 +67,7 @@ class GaussianNoise(Part):
     """Adds normal noise to a stage's inputs, drawn anew for every minibatch."""
 
     kind: Literal["gaussian"]
-    sd: Positive
+    sd: Annotated[float, Field(gt=0, le=1e30)]  # beyond, single precision overflows
 
 
 NOISES = {"masking": MaskingNoise, "gaussian": GaussianNoise}

@@ -36,9 +36,11 @@ question: Do the pages read well?
 data: {source: blobs, samples: 120, split: {train: 70, test: 50}}
 network: {layers: [{units: 10, initializer: he_uniform, repeat: 3}]}
 training: {optimizer: {name: sgd, learning_rate: 0.01, momentum: 0.9}, epochs: 2}
+arms: [greedy, random_frozen, end_to_end]
 seeds: 3
 """
 DEPTHS = [1, 2, 3]
+ARMS = {"greedy": DEPTHS, "random_frozen": DEPTHS, "end_to_end": [3]}
 TASKS = ["data: blobs", *(f"greedy seeds 0-9: {step}" for step in ("base", "add layer 2", "add layer 3"))]
 
 PATIENCE = 60_000
@@ -56,6 +58,11 @@ class Site:
     prefect: str
     runs: dict[str, dict[str, Any]]
     flow_run: str
+
+    @property
+    def runs_page(self) -> str:
+        """The address that the command prints for the study."""
+        return next(word for word in self.printed.split() if "/runs?" in word)
 
     def run_page(self, name: str, tab: str = "") -> str:
         info = self.runs[name]["info"]
@@ -122,15 +129,26 @@ def page(chromium: Any) -> Iterator[Any]:
 
 
 def test_runs_page_shows_study_above_arms_and_seeds_one_click_below(site: Site, page: Any) -> None:
-    address = next(word for word in site.printed.split() if "/runs?" in word)
-    page.goto(address)
-    expect(_names(page).filter(has_text=re.compile("^greedy$"))).to_be_visible(timeout=PATIENCE)
-    assert _run_names(page) == ["study", "greedy"]
+    page.goto(site.runs_page)
+    expect(_names(page).filter(has_text=re.compile("^end_to_end$"))).to_be_visible(timeout=PATIENCE)
+    assert _run_names(page) == ["study", *ARMS]
     expect(page.get_by_text("Do the pages read well?").first).to_be_visible()
 
-    page.locator(".ag-row").get_by_role("button").first.click()
-    expect(page.get_by_text("greedy seed 02")).to_be_visible(timeout=PATIENCE)
-    assert _run_names(page) == ["study", "greedy", "greedy seed 00", "greedy seed 01", "greedy seed 02"]
+    page.locator(".ag-row").filter(has_text="greedy").get_by_role("button").first.click()
+    expect(_names(page).filter(has_text="greedy seed 02")).to_be_visible(timeout=PATIENCE)
+    seeds = [f"greedy seed 0{seed}" for seed in range(3)]
+    assert _run_names(page) == ["study", "greedy", *seeds, "random_frozen", "end_to_end"]
+
+
+def test_runs_page_opens_on_the_curves_of_all_arms(site: Site, page: Any) -> None:
+    page.goto(site.runs_page)
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot').length >= 2", timeout=PATIENCE)
+    expect(page.get_by_text(re.compile(r"^Mean over intact seeds")).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("test_accuracy_mean", exact=True).first).to_be_visible()
+    drawn = "Object.fromEntries([...document.querySelector('.js-plotly-plot').data].map(line => [line.name, line.x]))"
+    page.wait_for_function(f"() => Object.keys({drawn}).length >= {len(ARMS)}", timeout=PATIENCE)
+    lines = {name: [int(step) for step in steps or ()] for name, steps in page.evaluate(drawn).items()}
+    assert {name: steps for name, steps in lines.items() if steps} == ARMS, "a line for each arm, none for a seed"
 
 
 def test_arm_chart_has_a_point_at_each_depth(site: Site, page: Any) -> None:
@@ -153,7 +171,7 @@ def test_figures_render(site: Site, page: Any, run: str, path: str) -> None:
 
 def test_results_table_renders(site: Site, page: Any) -> None:
     page.goto(site.run_page("study", "/artifacts/results.csv"))
-    expect(page.get_by_text("Previewing the first 3 rows")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Previewing the first 7 rows")).to_be_visible(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
