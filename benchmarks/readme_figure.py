@@ -15,7 +15,7 @@ def main() -> None:
     """Train the study over all its seeds, in this process, and draw accuracy by depth."""
     result = layerwise.run(layerwise.load("blobs-supervised"))
     IMAGE.parent.mkdir(parents=True, exist_ok=True)
-    figures.save(figures.accuracy_by_depth(result.metrics(), result.table()), str(IMAGE))
+    figures.save(figures.score_by_depth(result.metrics(), result.table()), str(IMAGE))
     # Few colours are in it: a palette takes a quarter of the bytes.
     with Image.open(IMAGE) as drawn:
         drawn.convert("RGB").quantize(64).save(IMAGE, optimize=True)

@@ -17,7 +17,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from layerwise.datasets import View
-from layerwise.statistics import intact
+from layerwise.statistics import intact, main_score
 
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
@@ -32,8 +32,8 @@ MARKS = ("mean", "95 % interval", "every seed", "collapsed seeds (x)", "median w
 """What figures by depth may show, in the words of their titles."""
 
 
-def accuracy_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Accuracy against depth: the mean over intact seeds, its 95 % interval as a band, every seed as a thin line.
+def score_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Accuracy, or R2 where numbers are predicted, against depth: the mean over intact seeds, its 95 % interval as a band, every seed as a thin line.
 
     All arms share the axes, a little beside one another. Fine-tuned networks are dashed, collapsed seeds are crosses,
     and where no seed is intact a dotted line is the median. Seeds have no lines of their own where arms are many.
@@ -43,17 +43,18 @@ def accuracy_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
         table: its summary, as :func:`layerwise.statistics.summarise` gives.
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    panels, marks = figure.subplots(1, 2, sharey=True), set()
+    panels, marks, score = figure.subplots(1, 2, sharey=True), set(), main_score(metrics)
     for axes, part in zip(panels, PARTS, strict=True):
-        marks |= _draw(axes, metrics, table, f"{part}_accuracy")
+        marks |= _draw(axes, metrics, table, f"{part}_{score}")
         axes.set_title(PARTS[part])
-    panels[0].set_ylabel("accuracy (share of rows)")
-    _finish(figure, panels[0], table, "Accuracy by depth", marks)
+    name, unit = {"accuracy": ("Accuracy", "share of rows"), "r2": ("R2", "share of variance")}[score]
+    panels[0].set_ylabel(f"{name if score == 'r2' else name.lower()} ({unit})")
+    _finish(figure, panels[0], table, f"{name} by depth", marks)
     return figure
 
 
 def reconstruction_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Mean squared reconstruction error against depth, on a logarithmic axis; drawn as :func:`accuracy_by_depth`."""
+    """Mean squared reconstruction error against depth, on a logarithmic axis; drawn as :func:`score_by_depth`."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels, marks = figure.subplots(1, 2, sharey=True), set()
     for axes, part in zip(panels, PARTS, strict=True):

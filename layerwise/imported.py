@@ -34,7 +34,7 @@ def function(path: str) -> Callable[..., Any]:
     _source(path)
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # noqa: BLE001 - whatever the user's module does while it is imported
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module does while it is imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise StudyError(f"{path!r}: importing {module} failed ({reason}); mend it, or name another.") from None
     if not callable(found):

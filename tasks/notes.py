@@ -20,6 +20,10 @@ SCORES = {
     "test_accuracy": "test accuracy",
     "fine_tuned_train_accuracy": "tuned, train",
     "fine_tuned_test_accuracy": "tuned, test",
+    "train_r2": "train R2",
+    "test_r2": "test R2",
+    "fine_tuned_train_r2": "tuned, train",
+    "fine_tuned_test_r2": "tuned, test",
 }
 """The scores in that table, where any arm has them, under the names that the terminal gives them."""
 

@@ -123,7 +123,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
         if len(own) < study.seeds * len(study.procedure(str(arm)).depths):
             continue
         publisher.metrics(run_id, _aggregates(rows, summary.finished))
-        publisher.figure(run_id, "accuracy_by_depth.png", figures.accuracy_by_depth(own, rows))
+        publisher.figure(run_id, f"{statistics.main_score(own)}_by_depth.png", figures.score_by_depth(own, rows))
         publisher.figure(
             run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): list(summary.curves[str(arm)].values())})
         )
@@ -163,11 +163,11 @@ def _publish_study(
 def _study_figures(
     study: Study, data: Data, metrics: pd.DataFrame, table: pd.DataFrame
 ) -> Iterator[tuple[str, Figure]]:
-    yield "accuracy_by_depth", figures.accuracy_by_depth(metrics, table)
+    yield f"{statistics.main_score(metrics)}_by_depth", figures.score_by_depth(metrics, table)
     if "train_reconstruction_mse" in metrics and metrics["train_reconstruction_mse"].notna().any():
         yield "reconstruction_by_depth", figures.reconstruction_by_depth(metrics, table)
     yield "live_units_by_depth", figures.live_units_by_depth(metrics, table)
-    if data.features == 2:
+    if data.features == 2 and data.classes:
         block = next(stages.blocks(study, next(iter(study.arms)), data.digest))
         yield "data", figures.scatter(block.view(data), data.classes, seed=block.seeds[0])
 

@@ -35,7 +35,7 @@ def scores(*, seeds: int = 4, depths: int = 3, diverged: tuple[tuple[int, int], 
 
 
 def by_depth(metrics: pd.DataFrame) -> Figure:
-    return figures.accuracy_by_depth(metrics, statistics.summarise(metrics))
+    return figures.score_by_depth(metrics, statistics.summarise(metrics))
 
 
 def texts(figure: Figure) -> str:
@@ -266,7 +266,7 @@ def test_one_depth_has_a_bar_and_its_seeds() -> None:
     """Where an arm has one depth, its interval is a bar and each seed a dot, for a band and lines need two."""
     metrics = scores(depths=1)
     table = statistics.summarise(metrics)
-    train, _ = figures.accuracy_by_depth(metrics, table).axes
+    train, _ = figures.score_by_depth(metrics, table).axes
     [bar] = [marks for marks in train.collections if isinstance(marks, LineCollection)]
     limits = table[["train_accuracy_ci_low", "train_accuracy_ci_high"]].to_numpy()[0]
     np.testing.assert_allclose(bar.get_segments()[0][:, 1], limits)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import json
 import re
-import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
+from layerwise import imported
 from layerwise.datasets.arrays import array_data, named_arrays
 from layerwise.datasets.columns import Selection, table_data
 from layerwise.datasets.data import Data
@@ -212,17 +211,9 @@ def _why_not(error: Exception) -> str:
 
 def _called(asked: dict[str, Any], where: str) -> Any:
     """What the user's function returns."""
-    name, _, function = asked["loader"].partition(":")
-    for folder in filter(None, (asked["folder"], str(Path.cwd()))):
-        if folder not in sys.path:
-            sys.path.append(folder)  # at the end, where it cannot hide what is installed
-    try:
-        module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module raises
-        raise StudyError(f"loader {where}: module {name} cannot be imported ({_said(error)}); mend it.") from None
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise StudyError(f"loader {where}: module {name} has no function {function!r}; name one that it has.")
+    for folder in filter(None, (asked["folder"], Path.cwd())):
+        imported.look_in(Path(folder))
+    found = imported.function(asked["loader"])
     try:
         return found(**asked["options"])
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's function raises

@@ -52,26 +52,48 @@ def paired_change(metrics: pd.DataFrame, metric: str, *, arm: str) -> Change:
     return Change(metric, low, high, len(differences), mean, *t_interval(differences))
 
 
+SCORE_NAMES = {"accuracy": "accuracy", "r2": "R2"}
+"""The score that sums a network up, for classes and for numbers, and how it is written."""
+
+
+def main_score(metrics: pd.DataFrame) -> str:
+    """Which score sums the networks up: accuracy, or R2 where numbers are predicted.
+
+    Args:
+        metrics: with a column for each score of each part; or their summary.
+
+    Example:
+        >>> import pandas as pd
+        >>> from layerwise.statistics import main_score
+        >>> main_score(pd.DataFrame({"test_r2": [0.4]}))
+        'r2'
+    """
+    return "r2" if any(str(column).startswith("test_r2") for column in metrics.columns) else "accuracy"
+
+
 def in_words(metrics: pd.DataFrame) -> list[str]:
-    """The study's answer, a sentence for each arm: how accuracy changes with depth, with its uncertainty."""
+    """The study's answer, a sentence for each arm: how its main score changes with depth, with its uncertainty."""
     return [_arm_in_words(metrics, str(arm)) for arm in metrics["arm"].unique()]
 
 
 def _arm_in_words(metrics: pd.DataFrame, arm: str) -> str:
-    train, test = (paired_change(metrics, f"{part}_accuracy", arm=arm) for part in ("train", "test"))
+    score = main_score(metrics)
+    named = SCORE_NAMES[score]
+    train, test = (paired_change(metrics, f"{part}_{score}", arm=arm) for part in ("train", "test"))
     if not test.seeds:
         return f"{arm}: no seed is intact at depth {test.low_depth} and depth {test.high_depth}; nothing to compare."
     if test.low_depth == test.high_depth:
-        return f"{arm}: at depth {test.low_depth}, the only one, mean test accuracy is {_mean_of(metrics, arm):.4f}."
+        return f"{arm}: at depth {test.low_depth}, the only one, mean test {named} is {_mean_of(metrics, arm):.4f}."
     return (
-        f"{arm}: from depth {test.low_depth} to {test.high_depth}, training accuracy changes by {_signed(train)},"
-        f" test accuracy by {_signed(test)}; paired over {test.seeds} seed{'s' if test.seeds > 1 else ''}."
+        f"{arm}: from depth {test.low_depth} to {test.high_depth}, training {named} changes by {_signed(train)},"
+        f" test {named} by {_signed(test)}; paired over {test.seeds} seed{'s' if test.seeds > 1 else ''}."
     )
 
 
 def _mean_of(metrics: pd.DataFrame, arm: str) -> float:
     own = metrics[metrics["arm"] == arm]
-    return float(own.loc[intact(own, "test_accuracy"), "test_accuracy"].mean())
+    column = f"test_{main_score(metrics)}"
+    return float(own.loc[intact(own, column), column].mean())
 
 
 def _signed(change: Change) -> str:

@@ -32,6 +32,8 @@ def _written(location: Sequence[Any]) -> list[Any]:
     """The steps of a place that stand in the study. A claim's kind follows its name; keys may be called like kinds."""
     if location[:1] == ("claims",):
         return [*location[:2], *location[3:]]
+    if location[:1] == ("data",):
+        return [location[0], *location[2:]]
     return [step for step in location if step not in TAGS]
 
 
