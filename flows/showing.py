@@ -28,8 +28,8 @@ def list_shipped() -> None:
     for name in shipped():
         try:
             study = load(name)
-        except StudyError as error:  # such as one whose data the user has to bring along
-            console.print(Text.assemble((f"{name:<20}", "bold"), f" {error}"), soft_wrap=True)
+        except StudyError as error:  # it is of a file that has to be brought along
+            console.print(Text.assemble((f"{name:<20}", "bold"), f" not ready: {error}"), soft_wrap=True)
             continue
         arms = f"{len(study.arms)} arm{'s' if len(study.arms) > 1 else ''}"
         size = f"{arms}, depth {study.depth}, {study.seeds} seeds"

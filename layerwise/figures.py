@@ -33,10 +33,11 @@ MARKS = ("mean", "95 % interval", "every seed", "collapsed seeds (x)", "median w
 
 
 def score_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Accuracy, or R2 where numbers are predicted, against depth: the mean over intact seeds, its 95 % interval as a band, every seed as a thin line.
+    """Accuracy, or R2 where numbers are predicted, against depth.
 
-    All arms share the axes, a little beside one another. Fine-tuned networks are dashed, collapsed seeds are crosses,
-    and where no seed is intact a dotted line is the median. Seeds have no lines of their own where arms are many.
+    The mean over intact seeds, its 95 % interval as a band, every seed as a thin line. All arms share the axes, a
+    little beside one another. Fine-tuned networks are dashed, collapsed seeds are crosses, and where no seed is intact
+    a dotted line is the median. Seeds have no lines of their own where arms are many.
 
     Args:
         metrics: one row per arm, seed and depth, as :meth:`layerwise.answers.Result.metrics` gives.

@@ -52,10 +52,12 @@ def head_digest(block: Block, chain: Chain) -> str:
 def fine_tune_digest(block: Block, chain: Chain, top: StageResult | None) -> str:
     """Identity of the fine tuning of a chain, on labels with the output layer of ``top``, else on reconstruction."""
     said = block.procedure.fine_tune.canonical() if block.procedure.fine_tune else {}
+    fresh = said.get("output") == "fresh"
     details = {
         "training": {key: said.get(key) for key in ("optimizer", "batch_size", "epochs", "learning_rate_factors")},
-        "top": top.digest if top else None,
+        "top": top.digest if top and not fresh else None,
         "labels": _data_identity(block, "labels") if top else None,
+        **_optional(head=_head_identity(block) if top and fresh else None, output="fresh" if top and fresh else None),
     }
     return _digest(block, "fine_tune", chain[-1].digest, details)
 

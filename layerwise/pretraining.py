@@ -192,10 +192,12 @@ def fine_tune(block: Block, data: Data, chain: Chain, top: StageResult | None, d
         "reconstruction" if top is None else "labels",
         tune,
         factors=None if factors is None else (*factors[:depth], factors[-1]),
-        before=chain[-1].diverged if top is None else chain[-1].diverged | top.diverged,
+        before=chain[-1].diverged if top is None or tune.output == "fresh" else chain[-1].diverged | top.diverged,
     )
     output = _reconstruction_output(block, depth) if top is None else _answer_output(block, data, depth)
-    start = _Start(_hidden(block, depth), output, (*hidden, *(chain[-1] if top is None else top).output))
+    anew = top is not None and tune.output == "fresh"
+    start_of_output = _fresh("head", depth, output, block.seeds) if anew else (chain[-1] if top is None else top).output
+    start = _Start(_hidden(block, depth), output, (*hidden, *start_of_output))
     return _fit(block, data, stage, block.view(data).inputs, start, digest=digest)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.study import Study, parse
+from layerwise.study import Study, parse, shipped
+
+READY = [name for name in shipped() if name != "mnist-small"]
+"""The ready-made studies whose data come with the project."""
 
 
 def small_document(depth: int = 3, **changes: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from layerwise import answers, identity, stages
-from layerwise.study import KINDS_OF_CLAIM, StudyError, load, looks, parse, shipped, sides
-from tests.studies import small
+from layerwise.study import KINDS_OF_CLAIM, StudyError, load, looks, parse, sides
+from tests.studies import READY, small
 
 TUNED = {"epochs": 2, "at": "every_depth"}
 ARMS = {
@@ -242,7 +242,7 @@ def test_looks_are_fixed_beforehand():
 
 def test_every_shipped_study_claims_something():
     """A shipped study says in claims what it expects."""
-    for name in shipped():
+    for name in READY:
         assert load(name).claims, name
 
 

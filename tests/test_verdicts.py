@@ -13,8 +13,8 @@ import pytest
 from layerwise import statistics
 from layerwise.claims import decide, deciding, planning, power_curve, should_stop, undecidable, wording
 from layerwise.claims.columns import column
-from layerwise.study import Score, load, shipped, sides
-from tests.studies import small
+from layerwise.study import Score, load, sides
+from tests.studies import READY, small
 
 ARMS = {"one": "greedy", "two": "greedy", "three": "greedy", "four": "greedy"}
 COMPARE = {"kind": "compare", "arm": "one", "metric": "test_accuracy", "above": "two"}
@@ -408,7 +408,7 @@ def test_examples_print_what_they_say():
 
 def test_every_shipped_claim_can_be_decided_by_its_seeds():
     """No ready-made study asks what its number of seeds cannot answer."""
-    for name in shipped():
+    for name in READY:
         assert undecidable(load(name)) == [], name
 
 
@@ -570,7 +570,7 @@ def test_power_curve_of_a_pilot_that_says_nothing():
 
 def test_what_a_claim_compares_in_words_names_every_side():
     """Every shipped claim has a sentence with each of its arms in it."""
-    for name in shipped():
+    for name in READY:
         study = load(name)
         for claim in study.claims.values():
             said = wording.sentence(study, claim)

@@ -86,3 +86,5 @@ class FineTune(Training):
     learning_rate_factors: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None
     """One factor per hidden layer, bottom up, and one for the output layer."""
     carry: bool = False
+    output: Literal["fitted", "fresh"] | None = None
+    """On labels, where the output layer starts: as the head left it (if left out), or anew, as the head itself did."""
