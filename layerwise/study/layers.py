@@ -103,9 +103,7 @@ class Residual(_Weighted):
     def output_shape(self, shape: RowShape) -> RowShape:
         """One number a unit."""
         if math.prod(shape) != self.units:
-            raise ValueError(
-                f"adds its input to its {self.units} units, but {_worded(shape)} comes in; make them equal"
-            )
+            raise ValueError(f"adds its input to {self.units} units, but {_worded(shape)} comes in; make them equal")
         return (self.units,)
 
 
@@ -385,14 +383,10 @@ class Network(Part):
     def _one_way_in(self) -> Network:
         if self.input is not None and self.inputs is not None:
             raise ValueError("says both input and inputs; an encoder among inputs has an input of its own")
-        for layer in self.head or ():
-            if layer.noise is not None or layer.training is not None:
-                raise ValueError("head: its layers train with the output layer; leave out their training and noise")
-        for encoder in (self.inputs or {}).values():
-            if any(layer.noise is not None or layer.training is not None for layer in encoder.layers):
-                raise ValueError(
-                    "inputs: encoders train with the first hidden layer; leave out their training and noise"
-                )
+        trained_along = {"head": self.head or (), **{f"inputs.{name}": e.layers for name, e in self.encoders.items()}}
+        for place, layers in trained_along.items():
+            if any(layer.noise is not None or layer.training is not None for layer in layers):
+                raise ValueError(f"{place}: its layers have no stage of their own; leave out training and noise")
         return self
 
 
