@@ -43,9 +43,9 @@ log = logging.getLogger("layerwise")
 
 DATACLASSES = {
     "Data": "layerwise.datasets.data:Data",
-    "Evaluation": "layerwise.pretraining:Evaluation",
+    "Evaluation": "layerwise.stages:Evaluation",
     "RawTable": "layerwise.datasets.data:RawTable",
-    "StageResult": "layerwise.pretraining:StageResult",
+    "StageResult": "layerwise.stages:StageResult",
 }
 """The frozen dataclasses that a result may hold: the name in the record, and where the class is defined."""
 
