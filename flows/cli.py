@@ -92,8 +92,11 @@ def study_settings(command: Any) -> Any:
     help="Compute everything afresh in runs of its own; the same NAME again goes on with that repeat.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
-def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, dry_run: bool) -> None:
-    """Train a study, or complete it, and print its answer.
+@click.option("--require-claims", is_flag=True, help="Exit 1 where a claim is refuted or undecided.")
+def run(
+    study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, dry_run: bool, require_claims: bool
+) -> None:
+    """Train a study, or complete it, and print its answer and what it says of each claim.
 
     STUDY is the name of a ready-made study (`layerwise list`) or a study file. A study that is finished is answered
     from MLflow and trains nothing; one that was interrupted goes on where it stopped.
@@ -107,7 +110,7 @@ def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, 
         return
     from flows.running import run_study_command
 
-    sys.exit(run_study_command(asked, repeat=name, root=environment.root()))
+    sys.exit(run_study_command(asked, repeat=name, root=environment.root(), require_claims=require_claims))
 
 
 @cli.command("list")

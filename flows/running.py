@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,62 +24,106 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
 
-def run_study_command(study: Study, *, repeat: str, root: Path) -> int:
+class Unanswered(RuntimeError):
+    """A study cannot be answered now; the message is one line, and ``status`` what the command ends with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What there is to print about a study.
+
+    Attributes:
+        table: the table of results, if anything was trained.
+        words: how each arm's scores change, line by line.
+        verdicts: what was found of each claim, as plain JSON; none without claims, or where something failed.
+        seed_runs: how many were verified, where the study was finished before.
+        problems: what failed, or is trained and not published, in one line each.
+    """
+
+    table: pd.DataFrame | None
+    words: str
+    verdicts: dict[str, Any] | None
+    seed_runs: int | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def all_supported(self) -> bool:
+        """Whether every claim is supported."""
+        return self.verdicts is not None and all(one["verdict"] == "supported" for one in self.verdicts["verdicts"])
+
+
+def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: bool = False) -> int:
     """Answer a study: from MLflow if it is finished, else by training what is missing. Returns the exit status.
 
+    Args:
+        study: what is asked.
+        repeat: the name of a deliberate repeat, or empty.
+        root: where runs and results are.
+        require_claims: whether a claim that is not supported is a failure.
+
     Raises:
-        StudyError: if the study needs more memory than there is.
+        StudyError: if the study needs more memory than there is, or claims are required of a study without.
     """
+    if require_claims and not study.claims:
+        raise StudyError(f"--require-claims: {study.name} claims nothing; add claims to it, or leave the option out")
     sizes.refuse_oversize(study)
     environment.prepare(root)
+    console = wide_console()
     try:
         with claim(root, study.digest(repeat)):
-            return _answer(study, repeat, root)
+            answer = _answer(study, repeat, root, console)
     except Busy as busy:
         return _refuse(f"{study.name}: {busy}", BUSY)
+    except Unanswered as problem:
+        return _refuse(str(problem), problem.status)
+    _print_answer(study, answer, console)
+    return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
-def _answer(study: Study, repeat: str, root: Path) -> int:
+def wide_console() -> Console:
+    """Standard output, at least as wide as a table: a narrow terminal wraps, cutting numbers short would lose them."""
     console = Console()
-    if console.width < TABLE_WIDTH:  # a narrow terminal wraps; cutting numbers short would lose them
-        console = Console(width=TABLE_WIDTH)
+    return console if console.width >= TABLE_WIDTH else Console(width=TABLE_WIDTH)
+
+
+def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
     new = not (root / "mlruns" / "mlflow.db").exists()
-    if new:
-        # Nothing can be finished in a store that is not there, so the server may start while MLflow makes one.
-        return _train(study, repeat, root, console)
-    from tasks.tracking.store import TrackingError
+    # Nothing can be finished in a store that is not there, so the server may start while MLflow makes one.
+    finished = None if new else _finished(study, repeat, root, console)
+    if finished is not None:
+        return finished
+    from layerwise.claims import undecidable  # it loads pandas, and another process may be at the run
+
+    for line in undecidable(study):
+        say(f"Before training: {line}.", console)
+    return _train(study, repeat, root, console)
+
+
+def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer | None:
+    """The answer of a study whose run is finished and whole; nothing else happens then."""
+    from tasks.tracking.answers import finished_study_run, stored_answer
+    from tasks.tracking.store import TrackingError, open_store
 
     try:
-        finished = _finished(study, repeat, root, console)
+        client = open_store(root)
     except TrackingError as error:
-        return _refuse(str(error), WRONG_REQUEST)
-    return DONE if finished else _train(study, repeat, root, console)
-
-
-def _finished(study: Study, repeat: str, root: Path, console: Console) -> bool:
-    """Whether the study's run is finished and whole; if so its answer is printed, and nothing else happens."""
-    from tasks.tracking.answers import finished_study_run, stored_answer
-    from tasks.tracking.store import open_store
-
-    client = open_store(root)
+        raise Unanswered(str(error), WRONG_REQUEST) from None
     run = finished_study_run(client, study.name, study.digest(repeat))
     if run is None:
-        return False
-    stored = stored_answer(client, run)
-    if stored.missing or stored.table is None:
-        lacking = "; ".join(stored.missing)
-        _say(f"{study.name} is finished, but its runs lack {lacking}: completing them.", console)
-        return False
-    _print_results(study, stored.table, run.data.tags.get("layerwise.answer", ""), console)
-    _say(
-        f"{study.name} was finished before: {len(study.arms) * study.seeds} seed runs verified, nothing trained."
-        " To compute it afresh: --repeat.",
-        console,
-    )
-    return True
+        return None
+    stored = stored_answer(client, run, claims=bool(study.claims))
+    if stored.missing:
+        say(f"{study.name} is finished, but its runs lack {'; '.join(stored.missing)}: completing them.", console)
+        return None
+    words, seed_runs = run.data.tags.get("layerwise.answer", ""), len(study.arms) * study.seeds
+    return Answer(stored.table, words, stored.verdicts, seed_runs)
 
 
-def _train(study: Study, repeat: str, root: Path, console: Console) -> int:
+def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
     from flows.server import ServerProblem, start
 
     with start(root) as server:
@@ -88,7 +133,7 @@ def _train(study: Study, repeat: str, root: Path, console: Console) -> int:
         try:
             open_store(root)
         except TrackingError as error:
-            return _refuse(str(error), WRONG_REQUEST)
+            raise Unanswered(str(error), WRONG_REQUEST) from None
         from flows.progress import shown
         from flows.study import in_one_line, run_study
         from tasks.results import results_block
@@ -98,27 +143,45 @@ def _train(study: Study, repeat: str, root: Path, console: Console) -> int:
                 storage = results_block(environment.results_folder(root))
                 outcome = run_study.with_options(result_storage=storage)(study, repeat)
         except ServerProblem as error:
-            return _refuse(str(error), FAILED)
+            raise Unanswered(str(error), FAILED) from None
         except TrackingError as error:
-            return _refuse(str(error), WRONG_REQUEST)
+            raise Unanswered(str(error), WRONG_REQUEST) from None
         except StudyError:
             raise
         except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
-            return _refuse(f"{study.name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED)
-    return _report(study, outcome, console)
+            raise Unanswered(f"{study.name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED) from None
+    return _answer_of(outcome)
 
 
-def _report(study: Study, outcome: Outcome, console: Console) -> int:
+def _answer_of(outcome: Outcome) -> Answer:
     from layerwise.statistics import in_words
 
-    if outcome.table is not None:
-        _print_results(study, outcome.table, "\n".join(in_words(outcome.metrics)), console)
-    _say("Look at the runs: layerwise ui", console)
-    for place, reason in outcome.failures.items():
-        _refuse(f"{place} failed: {reason}", FAILED)
-    for reason in dict.fromkeys(outcome.unpublished):
-        _refuse(f"trained, not published: {reason}; run again to publish it", FAILED)
-    return FAILED if outcome.failures or outcome.unpublished else DONE
+    lost = (f"trained, not published: {why}; run again to publish it" for why in dict.fromkeys(outcome.unpublished))
+    return Answer(
+        table=outcome.table,
+        words="\n".join(in_words(outcome.metrics)) if outcome.table is not None else "",
+        verdicts=outcome.verdicts.as_json() if outcome.verdicts else None,
+        problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
+    )
+
+
+def _print_answer(study: Study, answer: Answer, console: Console) -> None:
+    if answer.table is not None:
+        _print_results(study, answer.table, answer.words, console)
+    for one in answer.verdicts["verdicts"] if answer.verdicts else ():
+        say(f"claim {one['claim']}: {one['words']}", console)
+    if study.claims and answer.verdicts is None:
+        say("The claims are not decided: that takes every seed of every arm.", console)
+    if answer.seed_runs is None:
+        say("Look at the runs: layerwise ui", console)
+    else:
+        say(
+            f"{study.name} was finished before: {answer.seed_runs} seed runs verified, nothing trained."
+            " To compute it afresh: --repeat.",
+            console,
+        )
+    for problem in answer.problems:
+        _refuse(problem, FAILED)
 
 
 TABLE_WIDTH = 110
@@ -151,16 +214,16 @@ def _print_results(study: Study, table: pd.DataFrame, answer: str, console: Cons
             printed.add_row(*(str(int(row[name])) for name in ("depth", "layers", *counts)), *scores)
         console.print(printed)
         if len(counts) > 1:
-            _say("Means are over the seeds that neither diverged nor collapsed.", console)
+            say("Means are over the seeds that neither diverged nor collapsed.", console)
     for line in answer.splitlines():
-        _say(line, console)
+        say(line, console)
 
 
 def _has(rows: pd.DataFrame, name: str) -> bool:
     return f"{name}_mean" in rows and bool(rows[f"{name}_median"].notna().any())
 
 
-def _say(line: str, console: Console) -> None:
+def say(line: str, console: Console) -> None:
     """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -2,7 +2,7 @@
 
     data -> for each arm, for each block of seeds:
                 base -> evaluate -> (add layer -> evaluate) x depth, with a head and fine tuning where the arm asks
-         -> summarise and draw
+         -> decide the claims -> summarise and draw
 
 Training goes on in this thread; what is trained is published from another, so that neither waits for the other.
 """
@@ -24,6 +24,7 @@ from prefect.utilities.annotations import quote
 
 from flows import progress
 from layerwise import answers, datasets, pretraining, stages, statistics
+from layerwise.claims import Verdicts, decide
 from layerwise.datasets import Data
 from layerwise.stages import Block, Depth
 from layerwise.study import Study
@@ -64,12 +65,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study's run ended: its table of results, and one line for each arm or publication that failed."""
+    """How a study's run ended: results, verdicts, and one line for each arm or publication that failed.
+
+    Claims are decided when all that they speak of has been trained; there are no verdicts of a run that failed.
+    """
 
     table: pd.DataFrame | None
     metrics: pd.DataFrame
     failures: dict[str, str]
     unpublished: list[str]
+    verdicts: Verdicts | None = None
 
 
 def _flow_run_name() -> str:
@@ -110,12 +115,14 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
         trained.unpublished += publishing.finish()
         metrics = pd.DataFrame(trained.records)
         table = statistics.summarise(metrics) if len(metrics) else None
+        verdicts = decide(study, metrics) if study.claims and not trained.failures else None
         if table is not None:
             with unpublished_noted(trained):
                 curves, sent = trained.curves_by_depth(), [allow_failure(future) for future in publishing.sent]
-                summary = Summary(metrics, table, curves, trained.finished, trained.examples)
+                said = verdicts.as_json() if verdicts else None
+                summary = Summary(metrics, table, curves, trained.finished, trained.examples, said)
                 publish_summary(quote(tree), quote(study), quote(data), quote(summary), wait_for=sent)
-    return Outcome(table, metrics, trained.failures, trained.unpublished)
+    return Outcome(table, metrics, trained.failures, trained.unpublished, verdicts)
 
 
 class Publishing:

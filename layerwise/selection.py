@@ -17,8 +17,11 @@ from layerwise.study import StudyError
 from layerwise.study.claims import FINE_TUNED
 
 SEEN = ("arm", "seed", "depth", *(f"{prefix}{name}" for prefix in ("", FINE_TUNED) for name in (
-    "collapsed", "validation_accuracy", "validation_loss")))  # fmt: skip
+    "collapsed", "validation_accuracy", "validation_r2", "validation_loss")))  # fmt: skip
 """All that a selection sees of the metrics. Whether a seed collapsed is judged on training rows."""
+
+CHOOSING = ("validation_accuracy", "validation_r2")
+"""What depths are chosen by: of classes, and of numbers."""
 
 INTACT_SHARE = 0.5
 """Share of the seeds that must be intact at a depth for it to be chosen: no network is kept for its lucky seeds."""
@@ -34,9 +37,9 @@ class Choice:
     Attributes:
         arm: of which arm.
         depth: the smallest depth within one standard error of the best.
-        best_depth: the depth with the best mean validation accuracy.
+        best_depth: the depth with the best mean validation score.
         seeds: seeds intact at both.
-        mean: mean validation accuracy at the chosen depth over its intact seeds, in 0..1.
+        mean: mean validation score at the chosen depth over its intact seeds: accuracy, or R2 of numbers.
         shortfall: mean paired difference, best minus chosen; 0 where they are the same.
         error: standard error of that difference.
     """
@@ -51,7 +54,9 @@ class Choice:
 
 
 def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
-    """The smallest depth within one standard error of the best mean validation accuracy, paired by seed.
+    """The smallest depth within one standard error of the best mean validation score, paired by seed.
+
+    The score is accuracy, or R2 where targets are numbers.
 
     The one-standard-error rule (Breiman et al., 1984), with the standard error of each seed's own difference. The
     network is the one that the arm leaves at a depth, fine-tuned where it fine-tunes. Depths at which fewer than half
@@ -79,7 +84,7 @@ def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
     kept = scores.loc[:, scores.notna().mean() >= INTACT_SHARE]
     if kept.empty or len(kept) < 2:
         raise StudyError(
-            f"{arm}: no depth has two intact seeds and half of all; a depth is chosen by validation accuracy over seeds"
+            f"{arm}: no depth has two intact seeds and half of all; a depth is chosen by validation scores over seeds"
         )
     best = int(kept.mean().idxmax())
     lost = {int(depth): (kept[best] - kept[depth]).dropna().to_numpy() for depth in kept.columns}
@@ -96,14 +101,14 @@ def _standard_error(values: np.ndarray) -> float:
 def gain_is_over(metrics: pd.DataFrame, arm: str, *, depth: int, margin: float, first_seeds: int) -> bool:
     """Whether a fixed first block of seeds shows that the layer at a depth gained less than a margin.
 
-    It does where the one-sided 95 % upper t limit of the mean paired gain in validation accuracy over the depth below
+    It does where the one-sided 95 % upper t limit of the mean paired gain in validation score over the depth below
     lies under the margin. Only seeds below ``first_seeds`` count, so seeds that are added later change nothing.
 
     Args:
         metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
         arm: which arm.
         depth: the newest depth, at least 2.
-        margin: gain in validation accuracy that is worth a layer, above zero.
+        margin: gain in validation accuracy (or R2) that is worth a layer, above zero.
         first_seeds: size of the first block.
 
     Raises:
@@ -128,24 +133,25 @@ def gain_is_over(metrics: pd.DataFrame, arm: str, *, depth: int, margin: float, 
 
 
 def _validation_scores(metrics: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Validation accuracy of an arm's networks: a row for each seed, a column for each depth, NaN where not intact."""
+    """Validation scores of an arm's networks: a row for each seed, a column for each depth, NaN where not intact."""
     seen = metrics[[name for name in SEEN if name in metrics]]
     own = seen[seen["arm"] == arm]
     if own.empty:
         known = ", ".join(map(str, metrics["arm"].unique()))
         raise StudyError(f"received the arm {arm!r}; known: {known}")
-    if "validation_accuracy" not in own or own["validation_accuracy"].isna().all():
+    score = next((name for name in CHOOSING if name in own and own[name].notna().any()), None)
+    if score is None:
         raise StudyError(
             f"{arm}: there is no validation part, and nothing is chosen by test scores; add data.split.validation"
         )
-    columns = {int(str(depth)): _finished(rows.set_index("seed")) for depth, rows in own.groupby("depth")}
+    columns = {int(str(depth)): _finished(rows.set_index("seed"), score) for depth, rows in own.groupby("depth")}
     return pd.DataFrame(columns).sort_index()
 
 
-def _finished(rows: pd.DataFrame) -> pd.Series:
-    """The accuracy of the networks that an arm leaves at one depth, where they are intact."""
+def _finished(rows: pd.DataFrame, score: str) -> pd.Series:
+    """The score of the networks that an arm leaves at one depth, where they are intact."""
     marks = rows.get(f"{FINE_TUNED}collapsed")
     prefix = FINE_TUNED if marks is not None and marks.notna().any() else ""
     collapsed = rows[f"{prefix}collapsed"].astype("boolean").fillna(False).to_numpy(bool)
     finite = np.isfinite(rows[f"{prefix}validation_loss"].to_numpy(float))
-    return rows[f"{prefix}validation_accuracy"].astype(float).where(finite & ~collapsed)
+    return rows[f"{prefix}{score}"].astype(float).where(finite & ~collapsed)

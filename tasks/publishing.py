@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +19,15 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import figures, stages, statistics
+from layerwise import comparison, figures, selection, stages, statistics
 from layerwise.answers import FINE_TUNED
 from layerwise.datasets import Data, content_digest
 from layerwise.stages import Depth, Evaluation, Network
-from layerwise.study import Study
+from layerwise.study import Study, StudyError
 from tasks import notes, serving
 from tasks.provenance import provenance
 from tasks.results import read_back
+from tasks.tracking.answers import CLAIM, DIFFERENCES, VERDICTS
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
@@ -47,6 +49,7 @@ class Summary:
         curves: arm -> depth -> ``(seeds, epochs)`` loss curves of the stage that made it.
         finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
         examples: arm -> every depth of its first block, whose first seed's networks are drawn.
+        verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
     """
 
     metrics: pd.DataFrame
@@ -54,6 +57,7 @@ class Summary:
     curves: dict[str, dict[int, np.ndarray]]
     finished: dict[tuple[str, int], int]
     examples: dict[str, list[Depth]]
+    verdicts: dict[str, Any] | None = None
 
 
 @task(name="open runs", task_run_name="open MLflow runs")
@@ -120,9 +124,10 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
     publisher = _publishers[tree.study_run_id]
     for arm, rows in table.groupby("arm", sort=False):
         run_id, own = tree.arm_run_ids[str(arm)], metrics[metrics["arm"] == arm]
-        if len(own) < study.seeds * len(study.procedure(str(arm)).depths):
+        if not _is_complete(study, str(arm), metrics):
             continue
         publisher.metrics(run_id, _aggregates(rows, summary.finished))
+        publisher.metrics(run_id, _last_word(study, str(arm), metrics, summary.finished))
         publisher.figure(run_id, f"{statistics.main_score(own)}_by_depth.png", figures.score_by_depth(own, rows))
         publisher.figure(
             run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): list(summary.curves[str(arm)].values())})
@@ -132,7 +137,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
             publisher.figure(run_id, f"{name}.png", figure)
         _publish_datasets(publisher, run_id, study, data)
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
-    _publish_study(publisher, tree, study, data, metrics, table)
+    _publish_study(publisher, tree, study, data, summary)
     key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
     create_markdown_artifact(notes.answer_note(study, metrics, table), key=key, description=study.question)
 
@@ -144,20 +149,55 @@ def close_tree(tree: RunTree, status: Status, failed_arms: Sequence[str] = ()) -
     close_runs(publisher.client, tree, status=status, failed_arms=failed_arms)
 
 
-def _publish_study(
-    publisher: Publisher, tree: RunTree, study: Study, data: Data, metrics: pd.DataFrame, table: pd.DataFrame
-) -> None:
-    run_id = tree.study_run_id
+def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> None:
+    run_id, metrics, table = tree.study_run_id, summary.metrics, summary.table
     publisher.text(run_id, "study.yaml", yaml.safe_dump(study.canonical(), sort_keys=False, allow_unicode=True))
     publisher.table(run_id, "scores_by_seed.csv", metrics)
     for name, figure in _study_figures(study, data, metrics, table):
         for suffix in ("png", "svg"):
             publisher.figure(run_id, f"figures/{name}.{suffix}", figure)
     _publish_datasets(publisher, run_id, study, data)
+    _publish_differences(publisher, run_id, study, summary)
+    _publish_verdicts(publisher, run_id, summary.verdicts)
     answer = "\n".join(statistics.in_words(metrics))
     publisher.tags(run_id, {"layerwise.answer": answer, NOTE: notes.study_note(study, tree, metrics, table)})
     # Last, since a finished study is answered from it: what comes before is then there.
     publisher.table(run_id, "results.csv", table)
+
+
+def _publish_differences(publisher: Publisher, run_id: str, study: Study, summary: Summary) -> None:
+    """How the arms that a study compares differ, paired by seed: a table, and metrics at step = depth of the first."""
+    complete = {arm for arm in study.arms if _is_complete(study, arm, summary.metrics)}
+    metrics = summary.metrics[summary.metrics["arm"].isin(complete)]
+    found = comparison.all_differences(study, metrics) if len(complete) > 1 else []
+    if not found:
+        return
+    publisher.table(run_id, DIFFERENCES, comparison.as_table(found))
+    for one in found:
+        # A slash opens a section of its own on MLflow's page.
+        pair, when = f"{one.arm}_minus_{one.minus}/{one.metric}", _later(summary, one)
+        described = {name: getattr(one.values, name) for name in ("seeds", "mean", "sd", "ci_low", "ci_high")}
+        publisher.metrics(
+            run_id, [Point(f"{pair}_{name}", value, one.depth, when) for name, value in described.items()]
+        )
+
+
+def _later(summary: Summary, one: comparison.Difference) -> int:
+    """When the later of two scores was computed."""
+    return max(summary.finished[one.arm, one.depth], summary.finished[one.minus, one.other_depth])
+
+
+def _publish_verdicts(publisher: Publisher, run_id: str, verdicts: dict[str, Any] | None) -> None:
+    """What the run says of its claims: a tag for each, and all of it as an artifact."""
+    if verdicts is not None:
+        tags = {f"{CLAIM}{one['claim']}": one["verdict"] for one in verdicts["verdicts"]}
+        publisher.tags(run_id, tags)
+        publisher.text(run_id, VERDICTS, json.dumps(verdicts, indent=1))
+
+
+def _is_complete(study: Study, arm: str, metrics: pd.DataFrame) -> bool:
+    """Whether every depth of every seed of an arm is there."""
+    return int((metrics["arm"] == arm).sum()) == study.seeds * len(study.procedure(arm).depths)
 
 
 def _study_figures(
@@ -290,6 +330,24 @@ def _aggregates(rows: pd.DataFrame, finished: dict[tuple[str, int], int]) -> lis
         for name, value in row.items()
         if name not in skipped
     ]
+
+
+def _last_word(study: Study, arm: str, metrics: pd.DataFrame, finished: dict[tuple[str, int], int]) -> Iterator[Point]:
+    """An arm in a few numbers, for the runs table and for search: its last depth, and the one that validation chose."""
+    found = comparison.final_scores(metrics, arm) | _chosen(study, arm, metrics)
+    last, when = int(found["final_depth"]), max(time for (owner, _), time in finished.items() if owner == arm)
+    return (Point(name, value, last, when) for name, value in found.items())
+
+
+def _chosen(study: Study, arm: str, metrics: pd.DataFrame) -> dict[str, float]:
+    """The depth to keep, chosen on the validation part alone; nothing where there is none, or too few seeds."""
+    if not study.data.split.validation:
+        return {}
+    try:
+        choice = selection.chosen_depth(metrics, arm)
+    except StudyError:  # no depth at which two seeds and half of all are intact
+        return {}
+    return {"best_depth": float(choice.depth), "best_depth_validation": choice.mean}
 
 
 def _curve_table(curves: dict[int, np.ndarray]) -> pd.DataFrame:

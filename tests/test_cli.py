@@ -37,6 +37,12 @@ STAGES = 5
 
 EPOCHS = 6000
 
+CLAIMS = {
+    "rises": {"kind": "trend", "arm": "greedy", "metric": "train_accuracy", "direction": "up"},
+    "stays": {"kind": "equivalent", "arm": "greedy", "metric": "test_accuracy", "to": {"depth": 1}, "within": 0.9},
+}
+"""Of which three seeds can decide the second alone."""
+
 HEAVY = {"tensorflow", "keras", "prefect", "mlflow"}
 
 AND_MODULES = f"""
@@ -338,6 +344,7 @@ COMMANDS = {
     "run study.yaml --seeds abc": "Invalid value for '--seeds': 'abc' is not a valid integer.",
     "run study.yaml --seeds": "Option '--seeds' requires an argument.",
     "run study.yaml --repeat ../up": "--repeat '../up': use at most 64 letters, digits, '.', '_' and '-'.",
+    "run study.yaml --require-claims": "--require-claims: small claims nothing; add claims to it, or leave the option",
     "run nosuch": "no study named or file at 'nosuch'; ready-made: blobs-",
     "run blobs-superivsed": "at 'blobs-superivsed'; did you mean blobs-supervised, ",
     "run folder/nosuch.yaml": "no study named or file at 'folder/nosuch.yaml'; ready-made:",
@@ -451,7 +458,7 @@ class Whole:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     root = tmp_path_factory.mktemp("whole")
-    write_study(root, depth=STAGES, training={"epochs": EPOCHS})
+    write_study(root, depth=STAGES, training={"epochs": EPOCHS}, claims=CLAIMS)
     first = begin(root, "run", "study.yaml")
     wait_until(lambda: list(environment.locks_folder(root).glob("*.holder")), first)
     second = layerwise(root, "run", "study.yaml")
@@ -468,9 +475,36 @@ def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -
     assert len(table) == STAGES
     head = ["small, arm greedy", "depth  layers  seeds  train accuracy   test accuracy"]
     rest = [line.strip() for line in lines if line not in {*progress, *table}]
-    assert rest[:2] == head
-    assert rest[2].startswith(f"greedy: from depth 1 to {STAGES}, training accuracy changes by ")
-    assert rest[3:] == ["Look at the runs: layerwise ui"]
+    assert rest[1:3] == head
+    assert rest[3].startswith(f"greedy: from depth 1 to {STAGES}, training accuracy changes by ")
+    assert rest[6:] == ["Look at the runs: layerwise ui"]
+
+
+def test_what_the_seeds_can_never_decide_is_said_before_training(whole: Whole) -> None:
+    """A claim that three seeds cannot decide is named in the first line, with the seeds that could; it is no error."""
+    first = whole.ended.out.splitlines()[0]
+    assert first.startswith(
+        "Before training: rises cannot be supported or refuted by 3 seeds: the smallest possible p-"
+    )
+    assert re.search(r"; use \d+ seeds or more\.$", first)
+    assert whole.ended.out.count("Before training") == 1
+
+
+def test_verdicts_stand_below_the_table(whole: Whole) -> None:
+    """Each claim has a line: its name, the verdict, why in words, and if undecided how many seeds would do."""
+    rises, stays = [line for line in whole.ended.out.splitlines() if line.startswith("claim ")]
+    assert re.match(r"claim rises: undecided \(p .+ were the claim false, .+\)\. Train accuracy of greedy rises", rises)
+    assert re.search(r"seeds (would|is known to) decide it", rises)
+    assert re.match(r"claim stays: supported \(p .+ were the claim false after Holm over 2 claims; level 0.05\)", stays)
+
+
+def test_required_claims_fail_a_run_that_does_not_support_them(whole: Whole) -> None:
+    """With `--require-claims` an undecided claim makes the exit status 1, said from MLflow alone; the words stay."""
+    ended, loaded = and_modules(whole.root, "run", "study.yaml", "--require-claims")
+    assert (ended.status, ended.err, loaded) == (1, "", {"mlflow"})
+    assert [line for line in ended.out.splitlines() if line.startswith("claim ")] == [
+        line for line in whole.ended.out.splitlines() if line.startswith("claim ")
+    ]
 
 
 def test_second_run_of_a_study_at_the_same_time_leaves(whole: Whole) -> None:
@@ -494,7 +528,7 @@ def test_finished_study_is_answered_from_mlflow_alone(whole: Whole) -> None:
     ended, loaded = and_modules(whole.root, "run", "study.yaml")
     assert (ended.status, ended.err, loaded) == (0, "", {"mlflow"})
     said = ended.out.splitlines()
-    table = [line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Look at", line)]
+    table = [line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Look at|Before", line)]
     assert said[:-1] == table
     assert said[-1] == (
         "small was finished before: 3 seed runs verified, nothing trained. To compute it afresh: --repeat."
@@ -600,7 +634,7 @@ def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
     assert ended.status == 1
     lines = [line for line in ended.out.splitlines() if line.strip() not in {"", "^C"}]
     assert lines[-1] == "layerwise: interrupted."
-    assert all(re.match(r"(\^C)?(training|publishing) .*\d+/\d+ ", line) for line in lines[:-1])
+    assert all(re.match(r"(\^C)?(training|publishing) .*\d+/\d+ ", line) for line in lines[1:-1])
     assert f" 1/{STAGES} " in ended.out, "the bar moves"
 
 
@@ -608,7 +642,7 @@ def test_a_request_to_end_is_honoured_as_ctrl_c(interrupted: Interrupted) -> Non
     """SIGTERM, as `kill` and a machine that shuts down send it, gives one line too, and exit 1."""
     ended = interrupted.ended["SIGTERM"]
     assert (ended.status, ended.err) == (1, "layerwise: interrupted.\n")
-    assert all(line.startswith("training ") for line in ended.out.splitlines())
+    assert all(line.startswith("training ") for line in ended.out.splitlines()[1:])
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])

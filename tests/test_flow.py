@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import sqlite3
@@ -27,6 +28,9 @@ from flows import environment, running, server
 from flows.study import Outcome, run_study
 from layerwise import datasets, engine
 from layerwise.answers import Result
+from layerwise.claims import decide
+from layerwise.selection import chosen_depth
+from layerwise.statistics import t_interval
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
 from tasks.tracking.store import open_store, store_uri
@@ -262,6 +266,105 @@ def test_frozen_layers_are_the_same_in_deeper_models(lab: Lab, asked: Study, mon
         assert lower.layers[-1].get_weights()[0].tobytes() != higher.layers[-1].get_weights()[0].tobytes()
 
 
+# --- claims ------------------------------------------------------------------------------------------------
+
+CLAIMS = {
+    "alike": {"kind": "equivalent", "arm": "greedy", "metric": "test_accuracy", "to": "end_to_end", "within": 0.9},
+    "breaks": {"kind": "rate", "outcome": "broken", "arm": "greedy", "at_least": 0.99},
+    "rises": {"kind": "trend", "arm": "greedy", "metric": "train_accuracy", "direction": "up"},
+}
+
+
+@pytest.fixture(scope="module")
+def claiming() -> Study:
+    """Two arms with a validation part, and three claims of which so few seeds can decide two."""
+    return small(
+        name="claims",
+        depth=2,
+        data={"source": "blobs", "samples": 120, "split": {"train": 60, "validation": 20, "test": 40}},
+        arms=["greedy", "end_to_end"],
+        track={"models": "none"},
+        claims=CLAIMS,
+    )
+
+
+@pytest.fixture(scope="module")
+def claimed(lab: Lab, claiming: Study) -> Outcome:
+    return lab.run(claiming)
+
+
+def test_a_run_decides_its_claims(lab: Lab, claiming: Study, claimed: Outcome) -> None:
+    """The verdicts are those of `decide`; the study's run has a tag for each, and all of it as an artifact."""
+    expected = decide(claiming, claimed.metrics)
+    assert claimed.verdicts is not None
+    assert claimed.verdicts.as_json() == expected.as_json()
+    assert [one.verdict for one in expected.verdicts] == ["supported", "refuted", "undecided"]
+    (run,) = lab.runs(claiming, "study")
+    tags = {key: value for key, value in run.data.tags.items() if key.startswith("layerwise.claim.")}
+    assert tags == {f"layerwise.claim.{one.claim}": one.verdict for one in expected.verdicts}
+    stored = json.loads(lab.artifact(run, "verdicts.json").read_text())
+    assert stored == json.loads(json.dumps(expected.as_json()))
+
+
+def test_study_run_carries_differences_of_arms(lab: Lab, claiming: Study, claimed: Outcome) -> None:
+    """The study's run holds the paired difference of its arms at step = depth, and the whole as a table."""
+    (run,) = lab.runs(claiming, "study")
+    history, metrics = lab.history(run), claimed.metrics
+    last = metrics[metrics["depth"] == 2].pivot_table(index="seed", columns="arm", values="test_accuracy")
+    differences = (last["greedy"] - last["end_to_end"]).to_numpy()
+    pair = "greedy_minus_end_to_end/test_accuracy"
+    assert history[f"{pair}_mean"] == {2: differences.mean()}
+    assert history[f"{pair}_seeds"] == {2: 3}
+    assert (history[f"{pair}_ci_low"][2], history[f"{pair}_ci_high"][2]) == t_interval(differences)
+    table = pd.read_csv(lab.artifact(run, "differences.csv"))
+    assert set(table["metric"]) == {f"{part}_accuracy" for part in ("train", "validation", "test")}
+    assert {
+        "sd",
+        "interquartile_mean",
+        "probability",
+        "effect_size",
+        "sign_flip_p",
+        "wilcoxon_p",
+        "correlation",
+    } <= set(table)
+
+
+def test_arm_runs_carry_their_last_word(lab: Lab, claiming: Study, claimed: Outcome) -> None:
+    """An arm's run says in single numbers what it left at its last depth, and which depth validation chose."""
+    for run in lab.runs(claiming, "arm"):
+        arm, values = run.data.tags["layerwise.arm"], run.data.metrics
+        own = claimed.metrics[claimed.metrics["arm"] == arm]
+        assert values["final_depth"] == 2
+        assert values["final_test_accuracy"] == own[own["depth"] == 2]["test_accuracy"].mean()
+        assert (values["final_diverged"], values["final_collapsed"]) == (0, 0)
+        choice = chosen_depth(claimed.metrics, arm)
+        assert (values["best_depth"], values["best_depth_validation"]) == (choice.depth, choice.mean)
+
+
+@pytest.mark.usefixtures("outcome")
+def test_no_depth_is_chosen_without_a_validation_part(lab: Lab, asked: Study) -> None:
+    """Where there is no validation part an arm's run has no best depth, and says its last depth all the same."""
+    (arm,) = lab.runs(asked, "arm")
+    assert arm.data.metrics["final_depth"] == DEPTH
+    assert not [name for name in arm.data.metrics if name.startswith("best")]
+
+
+def test_a_study_that_failed_decides_nothing(lab: Lab, claiming: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While seeds of an arm are missing there is no verdict on a claim; the run that completes the study has them."""
+    asked = other_data(claiming.model_copy(update={"name": "claims-broken"}), 7)
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=3)  # the second arm
+        broken = lab.run(asked)
+    assert broken.failures
+    assert broken.verdicts is None
+    (run,) = lab.runs(asked, "study")
+    assert not [key for key in run.data.tags if key.startswith("layerwise.claim.")]
+    assert lab.history(run) == {}
+    completed = lab.run(asked)
+    assert completed.verdicts is not None
+    assert set(lab.history(lab.runs(asked, "study")[0])["greedy_minus_end_to_end/test_accuracy_mean"]) == {2}
+
+
 # --- Prefect -----------------------------------------------------------------------------------------------
 
 
@@ -460,7 +563,7 @@ def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float, capsys:
     assert "no seed is intact" in lab.runs(asked, "study")[0].data.tags["layerwise.answer"]
 
     capsys.readouterr()
-    assert running._report(asked, ended, Console(width=running.TABLE_WIDTH)) == running.DONE
+    assert running._print_answer(asked, running._answer_of(ended), Console(width=running.TABLE_WIDTH)) is None
     said, complaint = capsys.readouterr()
     table = [line.split() for line in said.splitlines()[1:4]]
     assert table == [["depth", "layers", "seeds", "diverged"], ["1", "2", "3", "3"], ["2", "3", "3", "3"]]

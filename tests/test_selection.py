@@ -77,6 +77,13 @@ class Untouchable:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __neg__ = __hash__ = _read
 
 
+def test_numbers_choose_by_r2():
+    """Where targets are numbers, the validation part's R2 chooses."""
+    metrics = validated({1: [0.80, 0.81, 0.82], 2: [0.90, 0.91, 0.91]})
+    numbers = metrics.rename(columns=lambda name: name.replace("accuracy", "r2"))
+    assert chosen_depth(numbers, "greedy") == chosen_depth(metrics, "greedy")
+
+
 @pytest.mark.parametrize("hidden", ["nan", "reversed", "untouchable"])
 def test_no_choice_reads_a_test_score(hidden: str):
     """The choice is the same whatever stands in the columns of test scores, and in the outcomes that look at them."""

@@ -138,6 +138,16 @@ def test_broken_seeds_are_counted_and_compared_with_nothing():
     assert evidence.outcomes_p == 1.0
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_one_seed_that_is_left_decides_nothing(left: int):
+    """With one seed intact, or none, a claim is undecided, and the run does not stumble over it."""
+    broken = list(range(left, 10))
+    ended = {(arm, 2): {"diverged": broken} for arm in ("one", "two")}
+    found = verdict_on(COMPARE, scored(flat(one=0.8 + NOISE / 10 + 0.01, two=0.8), ended))
+    assert (found.verdict, found.p, found.evidence[0].seeds) == ("undecided", 1.0, left)
+    assert "too few seeds count" in found.words.lower()
+
+
 def test_survivors_do_not_speak_where_outcomes_differ():
     """Where one arm breaks on six more seeds than the other, four survivors decide nothing, in either direction."""
     ended = {("one", 2): {"collapsed": [0, 1, 2], "diverged": [3, 4, 5]}}

@@ -89,8 +89,8 @@ class Mean:
         return self.sign * (self.values - self.value)
 
     def p_values(self) -> Pair:
-        """The sign-flip test on either side; 1 without a seed."""
-        if not self.seeds:
+        """The sign-flip test on either side; 1 without two seeds, which it takes."""
+        if self.seeds < 2:
             return 1.0, 1.0
         return float(statistics.sign_flip(self.claimed, "greater")), float(statistics.sign_flip(self.claimed, "less"))
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -35,6 +37,15 @@ from tasks.tracking.runs import (
 RESULTS = "results.csv"
 """The artifact of the study run that holds the table of results."""
 
+VERDICTS = "verdicts.json"
+"""The one that says what the run found of each claim."""
+
+DIFFERENCES = "differences.csv"
+"""The one that holds how arms differ, paired by seed."""
+
+CLAIM = "layerwise.claim."
+"""What the tags of the study run begin with that hold a verdict each."""
+
 
 @dataclass(frozen=True)
 class StoredAnswer:
@@ -42,10 +53,12 @@ class StoredAnswer:
 
     Attributes:
         table: the table of results; None if it is not there or not as it was published.
+        verdicts: what the run found of each claim, as plain JSON; None for a study without claims.
         missing: what should be there and is not, in words; empty if the answer is complete.
     """
 
     table: pd.DataFrame | None
+    verdicts: dict[str, Any] | None = None
     missing: tuple[str, ...] = ()
 
 
@@ -59,19 +72,41 @@ def finished_study_run(client: MlflowClient, study_name: str, run_key: str) -> R
     return runs[0] if runs else None
 
 
-def stored_answer(client: MlflowClient, study_run: Run) -> StoredAnswer:
-    """The table of results, after every run, metric point and model of the tree was found to be there.
+def stored_answer(client: MlflowClient, study_run: Run, *, claims: bool = False) -> StoredAnswer:
+    """Results and verdicts, after every run, metric point and model of the tree was found to be there.
 
     Args:
         client: the store.
         study_run: as :func:`finished_study_run` returns it.
+        claims: whether the study has claims, so that there must be verdicts.
     """
     runs = tree_runs(client, study_run.info.experiment_id, study_run.data.tags[RUN_KEY])
-    table = _results(client, study_run)
+    table, verdicts = stored_table(client, study_run, RESULTS), stored_file(client, study_run, VERDICTS)
     missing = [*_missing_runs(study_run, runs), *_missing_content(client, study_run.info.experiment_id, runs)]
     if table is None:
         missing.append(f"the artifact {RESULTS}")
-    return StoredAnswer(table, tuple(missing))
+    if claims and verdicts is None:
+        missing.append(f"the artifact {VERDICTS}")
+    return StoredAnswer(table, None if verdicts is None else json.loads(verdicts), tuple(missing))
+
+
+def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | None:
+    """A table that a run holds as an artifact; None if it is not there or not as it was published."""
+    content = stored_file(client, run, path)
+    return None if content is None else pd.read_csv(io.BytesIO(content))
+
+
+def stored_file(client: MlflowClient, run: Run, path: str) -> bytes | None:
+    """An artifact of a run; None if it is not there or not as it was published."""
+    digest = run.data.tags.get(ARTIFACT + path)
+    if digest is None:
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            content = Path(client.download_artifacts(run.info.run_id, path, scratch)).read_bytes()
+    except (MlflowException, OSError):
+        return None
+    return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
 def _missing_runs(study_run: Run, runs: list[Run]) -> Iterator[str]:
@@ -103,20 +138,6 @@ def _missing_content(client: MlflowClient, experiment_id: str, runs: list[Run]) 
         yield f"{points} metric points"
     if models:
         yield f"{models} models"
-
-
-def _results(client: MlflowClient, study_run: Run) -> pd.DataFrame | None:
-    digest = study_run.data.tags.get(ARTIFACT + RESULTS)
-    if digest is None:
-        return None
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            content = Path(client.download_artifacts(study_run.info.run_id, RESULTS, scratch)).read_bytes()
-    except (MlflowException, OSError):
-        return None
-    if hashlib.sha256(content).hexdigest() != digest:
-        return None
-    return pd.read_csv(io.BytesIO(content))
 
 
 def _in_words(who: Identity) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer
+from tasks.tracking.answers import RESULTS, VERDICTS, finished_study_run, stored_answer
 from tasks.tracking.publishing import Point, Publisher
 from tasks.tracking.runs import close_runs
 from tasks.tracking.store import database_path
@@ -104,6 +105,18 @@ def test_a_lost_or_changed_table_is_missed(answer, root, damage):
     damage(next((root / "mlruns").rglob(RESULTS)))
     assert answer().missing == (f"the artifact {RESULTS}",)
     assert answer().table is None
+
+
+def test_verdicts_come_back(client, study, opened, tree):
+    """Verdicts are read as they were published; of a study with claims they are missed where they are not there."""
+    run = finished_study_run(client, study.name, tree.run_key)
+    assert stored_answer(client, run, claims=True).missing == (f"the artifact {VERDICTS}",)
+    said = {"study": study.name, "verdicts": [{"claim": "rises", "verdict": "refuted"}]}
+    opened()
+    Publisher(client, tree).text(tree.study_run_id, VERDICTS, json.dumps(said))
+    close_runs(client, tree)
+    found = stored_answer(client, client.get_run(tree.study_run_id), claims=True)
+    assert (found.missing, found.verdicts) == ((), said)
 
 
 def test_a_study_without_a_table_is_not_answered(client, opened):
