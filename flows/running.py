@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flows import environment
 from flows.locks import Busy, claim
-from layerwise import sizes
+from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     sizes.refuse_oversize(study)
     environment.prepare(root)
     console = wide_console()
+    for path in sorted(study.functions):
+        say(f"code of your own: {path}, in {imported.source(path)}", console)
     try:
         with claim(root, study.digest(repeat)):
             answer = _answer(study, repeat, root, console)

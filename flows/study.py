@@ -100,6 +100,7 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
     trained = Trained()
     data = training.generate_data(study.data)
     datasets.check_seeds(study, data)
+    _check_functions(study)
     with tracked(study, repeat, trained) as tree:
         bar = progress.begin(
             "training", sum(len(study.procedure(arm).depths) for arm in study.arms) * len(study.blocks())
@@ -123,6 +124,14 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
                 summary = Summary(metrics, table, curves, trained.finished, trained.examples, said)
                 publish_summary(quote(tree), quote(study), quote(data), quote(summary), wait_for=sent)
     return Outcome(table, metrics, trained.failures, trained.unpublished, verdicts)
+
+
+def _check_functions(study: Study) -> None:
+    """Refuse functions of the user's own that make no layers; only a study that names some loads Keras for it here."""
+    if study.functions:
+        from layerwise import models
+
+        models.check_functions(study)
 
 
 class Publishing:

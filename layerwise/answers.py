@@ -109,6 +109,10 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
     sizes.refuse_oversize(study)
     data, memory = datasets.generate(study.data), Memory()
     datasets.check_seeds(study, data)
+    if study.functions:
+        from layerwise import models
+
+        models.check_functions(study)
     trained: dict[str, tuple[Depth, ...]] = {}
     for arm in study.arms:
         found = []

@@ -31,7 +31,7 @@ def function(path: str) -> Callable[..., Any]:
         StudyError: if the module cannot be imported, or has no such function; one line.
     """
     module, _, name = path.partition(":")
-    _source(path)
+    source(path)
     try:
         found = getattr(importlib.import_module(module), name, None)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module does while it is imported
@@ -49,10 +49,15 @@ def code_digest(path: str) -> str:
     Raises:
         StudyError: if there is no such module.
     """
-    return hashlib.sha256(_source(path).read_bytes()).hexdigest()[:32]
+    return hashlib.sha256(source(path).read_bytes()).hexdigest()[:32]
 
 
-def _source(path: str) -> Path:
+def source(path: str) -> Path:
+    """The file that holds the function at ``module:name``.
+
+    Raises:
+        StudyError: if there is no such module.
+    """
     module = path.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)

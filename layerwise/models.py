@@ -13,6 +13,7 @@ from layerwise import network
 from layerwise.datasets import Data
 from layerwise.network import Built, Hidden, Output
 from layerwise.stages import Block, Network
+from layerwise.study import Study
 
 if TYPE_CHECKING:
     import keras
@@ -52,6 +53,18 @@ def answer_output(block: Block, data: Data, top: Hidden) -> Output:
 def reconstruction_output(block: Block, top: Hidden) -> Output:
     """The output that rebuilds a row of the data."""
     return network.reconstruction_output(top, block.procedure.bottom)
+
+
+def check_functions(study: Study) -> None:
+    """Build the layers that a study's own functions make, so that what is wrong with them shows before work starts.
+
+    Raises:
+        StudyError: if a function cannot be imported, fails, or returns what is no layer or does not fit; one line.
+    """
+    for arm in study.arms if study.functions else ():
+        asked = study.procedure(arm)
+        top = network.hidden_pieces(asked.layers, asked.bottom)[-1]
+        network.num_weights(Output(1, network.features_shape(top), asked.head_layers))
 
 
 def architecture(kept: Network, data: Data) -> Architecture:
