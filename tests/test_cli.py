@@ -302,6 +302,26 @@ def test_data_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path, mistak
     assert list(tmp_path.iterdir()) == [file]
 
 
+OWN_LAYER = "import keras\n\n\ndef gated(units=4):\n    return [keras.layers.Dense(units), keras.layers.ReLU()]\n"
+
+
+def test_a_layer_of_ones_own_is_named_and_trained(tmp_path: Path) -> None:
+    """A function beside the study file makes layers; the run says whose code it is, and refuses what makes none."""
+    (tmp_path / "own_layers.py").write_text(OWN_LAYER)
+    layer = {"kind": "custom", "function": "own_layers:gated"}
+    study = write_study(tmp_path, network={"layers": [layer, {**layer, "options": {"units": 3}}]}, seeds=2)
+    ended = layerwise(tmp_path, "run", str(study))
+    assert (ended.status, ended.err) == (0, "")
+    assert f"code of your own: own_layers:gated, in {tmp_path / 'own_layers.py'}" in ended.out
+    study = write_study(tmp_path, network={"layers": [{**layer, "options": {"width": 3}}]}, seeds=2)
+    ended = layerwise(tmp_path, "run", str(study))
+    assert ended.status == 2
+    assert ended.err.startswith(
+        "layerwise: 'own_layers:gated' failed with options {'width': 3} (TypeError: gated() got"
+    )
+    assert len(ended.err.splitlines()) == 1
+
+
 def test_data_that_cannot_be_used_leave_no_run(tmp_path: Path) -> None:
     """`run` refuses such data in the same line, with a new store that holds no run and no experiment of the study."""
     data, expected = BAD_DATA["constant feature"]
