@@ -19,7 +19,7 @@ from layerwise.study import Study, StudyError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flows.study import Outcome
+    from flows.trained import Outcome
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
@@ -40,14 +40,16 @@ class Answer:
         table: the table of results, if anything was trained.
         words: how each arm's scores change, line by line.
         verdicts: what was found of each claim, as plain JSON; none without claims, or where something failed.
-        seed_runs: how many were verified, where the study was finished before.
+        seeds: how many were trained.
+        finished: whether the study was finished before, so that nothing had to be trained.
         problems: what failed, or is trained and not published, in one line each.
     """
 
     table: pd.DataFrame | None
     words: str
     verdicts: dict[str, Any] | None
-    seed_runs: int | None = None
+    seeds: int
+    finished: bool = False
     problems: tuple[str, ...] = ()
 
     @property
@@ -108,6 +110,7 @@ def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
 def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer | None:
     """The answer of a study whose run is finished and whole; nothing else happens then."""
     from tasks.tracking.answers import finished_study_run, stored_answer
+    from tasks.tracking.runs import SEEDS
     from tasks.tracking.store import TrackingError, open_store
 
     try:
@@ -121,8 +124,8 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     if stored.missing:
         say(f"{study.name} is finished, but its runs lack {'; '.join(stored.missing)}: completing them.", console)
         return None
-    words, seed_runs = run.data.tags.get("layerwise.answer", ""), len(study.arms) * study.seeds
-    return Answer(stored.table, words, stored.verdicts, seed_runs)
+    tags = run.data.tags
+    return Answer(stored.table, tags.get("layerwise.answer", ""), stored.verdicts, int(tags[SEEDS]), finished=True)
 
 
 def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
@@ -137,7 +140,8 @@ def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
         except TrackingError as error:
             raise Unanswered(str(error), WRONG_REQUEST) from None
         from flows.progress import shown
-        from flows.study import in_one_line, run_study
+        from flows.study import run_study
+        from flows.trained import in_one_line
         from tasks.results import results_block
 
         try:
@@ -163,6 +167,7 @@ def _answer_of(outcome: Outcome) -> Answer:
         table=outcome.table,
         words="\n".join(in_words(outcome.metrics)) if outcome.table is not None else "",
         verdicts=outcome.verdicts.as_json() if outcome.verdicts else None,
+        seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
     )
 
@@ -174,14 +179,17 @@ def _print_answer(study: Study, answer: Answer, console: Console) -> None:
         say(f"claim {one['claim']}: {one['words']}", console)
     if study.claims and answer.verdicts is None:
         say("The claims are not decided: that takes every seed of every arm.", console)
-    if answer.seed_runs is None:
-        say("Look at the runs: layerwise ui", console)
-    else:
+    if study.stop is not None and answer.verdicts is not None and answer.seeds < study.seeds:
+        say(f"Stopped at {answer.seeds} of at most {study.seeds} seeds: every claim is decided.", console)
+    if answer.finished:
+        verified = len(study.arms) * answer.seeds
         say(
-            f"{study.name} was finished before: {answer.seed_runs} seed runs verified, nothing trained."
+            f"{study.name} was finished before: {verified} seed runs verified, nothing trained."
             " To compute it afresh: --repeat.",
             console,
         )
+    else:
+        say("Look at the runs: layerwise ui", console)
     for problem in answer.problems:
         _refuse(problem, FAILED)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise import datasets, pretraining, sizes
 from layerwise.datasets import Data
-from layerwise.stages import Depth, Evaluation, blocks
+from layerwise.stages import Depth, Evaluation, rounds
 from layerwise.study import Study
 
 if TYPE_CHECKING:
@@ -113,16 +113,24 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
         from layerwise import models
 
         models.check_functions(study)
-    trained: dict[str, tuple[Depth, ...]] = {}
-    for arm in study.arms:
-        found = []
-        for block in blocks(study, arm, data.digest):
+    trained: dict[str, tuple[Depth, ...]] = dict.fromkeys(study.arms, ())
+    result = Result(study, data, trained)
+    for seeds, blocks in rounds(study, data.digest):
+        for block in blocks:
             for depth in pretraining.depths(block, data, steps=memory):
-                found.append(depth)
+                trained[block.arm] += (depth,)
                 if progress:
                     progress(depth)
-        trained[arm] = tuple(found)
-    return Result(study, data, trained)
+        if _enough(result, seeds):
+            break
+    return result
+
+
+def _enough(result: Result, seeds: int) -> bool:
+    """Whether a study that stops early has seeds enough; others are asked nothing, for that loads more."""
+    from layerwise.claims import should_stop
+
+    return result.study.stop is not None and should_stop(result.study, result.metrics(), seeds)
 
 
 def rows(depth: Depth) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from layerwise import datasets
 from layerwise.datasets import Data, View
-from layerwise.study import AnyLayer, DataSet, Procedure, Study
+from layerwise.study import AnyLayer, DataSet, Procedure, Study, looks
 
 UNTRAINED = ("untrained", "permuted")
 """Stages that train nothing: made anew at every call, and never stored."""
@@ -189,3 +189,24 @@ def blocks(study: Study, arm: str, data_digest: str, repeat: str = "") -> Iterat
     for seeds in study.blocks():
         reported = min(len(seeds), study.seeds - seeds[0])
         yield Block(arm, procedure, study.data, seeds, reported, data_digest, repeat)
+
+
+def rounds(study: Study, data_digest: str, repeat: str = "") -> Iterator[tuple[int, tuple[Block, ...]]]:
+    """All blocks of a study in the order they train, arm by arm, in rounds that each end with a look at the claims.
+
+    A study that says nothing about stopping has one round. How far a round goes depends on the study alone, so more
+    seeds change nothing in the rounds before.
+
+    Args:
+        study: whose blocks.
+        data_digest: digest of its data.
+        repeat: name of the deliberate repeat, empty for the first computation.
+
+    Returns:
+        For each round, how many seeds of every arm are trained at its end, and the blocks that it adds.
+    """
+    begun = 0
+    for seeds in looks(study):
+        every = (block for arm in study.arms for block in blocks(study, arm, data_digest, repeat))
+        yield seeds, tuple(block for block in every if begun <= block.seeds[0] < seeds)
+        begun = seeds

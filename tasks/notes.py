@@ -48,8 +48,8 @@ def arm_note(study: Study, arm: str, tree: RunTree, metrics: pd.DataFrame, table
     return _joined(
         _question(study),
         f"**Answer.** {' '.join(statistics.in_words(own))}",
-        f"**Trained.** {_seeds(study)}, {_depths(study, arm)}. *Model metrics* has each score over the seeds that"
-        " neither diverged nor collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of"
+        f"**Trained.** {_seeds(study, table)}, {_depths(study, arm)}. *Model metrics* has each score over the seeds"
+        " that neither diverged nor collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of"
         " rows (0 to 1), loss is cross-entropy in nats a row. The"
         f" [study's run]({_page(tree, tree.study_run_id)}) compares all arms.",
         _markdown(table[table["arm"] == arm]),
@@ -61,7 +61,7 @@ def answer_note(study: Study, metrics: pd.DataFrame, table: pd.DataFrame) -> str
     return _joined(
         _question(study),
         _answer(statistics.in_words(metrics)),
-        f"**Trained.** {_seeds(study)} an arm; {'; '.join(_arms_by_depths(study))}.",
+        f"**Trained.** {_seeds(study, table)} an arm; {'; '.join(_arms_by_depths(study))}.",
         _markdown(table),
         "Accuracy is a share of rows (0 to 1): mean and 95 % interval over the seeds that neither diverged nor"
         " collapsed, or where there is none of these the median over all that did not diverge.",
@@ -79,8 +79,11 @@ def _answer(sentences: Sequence[str]) -> str:
     return "\n".join(["**Answer.**", "", *(f"- {sentence}" for sentence in sentences)])
 
 
-def _seeds(study: Study) -> str:
-    return f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
+def _seeds(study: Study, table: pd.DataFrame) -> str:
+    """How many seeds there are; of a study that may stop early, out of how many."""
+    seeds = int(table["seeds"].max())
+    most = f" of at most {study.seeds}" if study.stop is not None else ""
+    return f"{seeds} seed{'s' if seeds > 1 else ''}{most}"
 
 
 def _depths(study: Study, arm: str) -> str:

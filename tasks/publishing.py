@@ -49,6 +49,7 @@ class Summary:
         curves: arm -> depth -> ``(seeds, epochs)`` loss curves of the stage that made it.
         finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
         examples: arm -> every depth of its first block, whose first seed's networks are drawn.
+        seeds: how many every arm comes to; None where a failure keeps a study that stops early from settling that.
         verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
     """
 
@@ -57,12 +58,19 @@ class Summary:
     curves: dict[str, dict[int, np.ndarray]]
     finished: dict[tuple[str, int], int]
     examples: dict[str, list[Depth]]
+    seeds: int | None
     verdicts: dict[str, Any] | None = None
 
 
 @task(name="open runs", task_run_name="open MLflow runs")
-def open_tree(study: Study, repeat: str) -> RunTree:
-    """Find or create the study's runs; they are ours and RUNNING until closed."""
+def open_tree(study: Study, repeat: str, seeds: int | None = None) -> RunTree:
+    """Find or create the study's runs; they are ours and RUNNING until closed. Calling it again adds seeds.
+
+    Args:
+        study: what is run.
+        repeat: the name of a deliberate repeat, or empty.
+        seeds: how many seeds of every arm have runs; all of the study's, if left out.
+    """
     root = Path(os.environ["LAYERWISE_ROOT"])
     client = open_store(root)
     tree = open_runs(
@@ -70,11 +78,12 @@ def open_tree(study: Study, repeat: str) -> RunTree:
         study,
         run_key=study.digest(repeat),
         repeat=repeat,
-        seeds=range(study.seeds),
+        seeds=range(study.seeds if seeds is None else seeds),
         provenance=provenance(),
         root=root,
     )
-    _publishers[tree.study_run_id] = Publisher(client, tree)
+    publisher = _publishers.setdefault(tree.study_run_id, Publisher(client, tree))
+    publisher.tree = tree
     return tree
 
 
@@ -124,7 +133,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
     publisher = _publishers[tree.study_run_id]
     for arm, rows in table.groupby("arm", sort=False):
         run_id, own = tree.arm_run_ids[str(arm)], metrics[metrics["arm"] == arm]
-        if not _is_complete(study, str(arm), metrics):
+        if not _is_complete(study, str(arm), summary):
             continue
         publisher.metrics(run_id, _aggregates(rows, summary.finished))
         publisher.metrics(run_id, _last_word(study, str(arm), metrics, summary.finished))
@@ -167,7 +176,7 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
 
 def _publish_differences(publisher: Publisher, run_id: str, study: Study, summary: Summary) -> None:
     """How the arms that a study compares differ, paired by seed: a table, and metrics at step = depth of the first."""
-    complete = {arm for arm in study.arms if _is_complete(study, arm, summary.metrics)}
+    complete = {arm for arm in study.arms if _is_complete(study, arm, summary)}
     metrics = summary.metrics[summary.metrics["arm"].isin(complete)]
     found = comparison.all_differences(study, metrics) if len(complete) > 1 else []
     if not found:
@@ -195,9 +204,10 @@ def _publish_verdicts(publisher: Publisher, run_id: str, verdicts: dict[str, Any
         publisher.text(run_id, VERDICTS, json.dumps(verdicts, indent=1))
 
 
-def _is_complete(study: Study, arm: str, metrics: pd.DataFrame) -> bool:
-    """Whether every depth of every seed of an arm is there."""
-    return int((metrics["arm"] == arm).sum()) == study.seeds * len(study.procedure(arm).depths)
+def _is_complete(study: Study, arm: str, summary: Summary) -> bool:
+    """Whether every depth of every seed of an arm is there, and no seed is still to come."""
+    rows = int((summary.metrics["arm"] == arm).sum())
+    return summary.seeds is not None and rows == summary.seeds * len(study.procedure(arm).depths)
 
 
 def _study_figures(

@@ -264,3 +264,31 @@ def test_the_examples_of_the_document_are_claims():
     assert [kind for kind, _ in rows] == ["compare", "equivalent", "trend", "ordered", "bound", "rate", "ratio"]
     for kind, example in rows:
         assert KINDS_OF_CLAIM[kind].model_validate(yaml.safe_load(example)).kind == kind
+
+
+def order(study) -> list[tuple[int, list[tuple[str, int]]]]:
+    """The rounds of a study: seeds at the end of each, and arm and first seed of every block."""
+    rounds = stages.rounds(study, "digest")
+    return [(seeds, [(block.arm, block.seeds[0]) for block in blocks]) for seeds, blocks in rounds]
+
+
+def test_blocks_train_arm_by_arm_without_a_stop():
+    """A study that is looked at once, at its end, trains one arm after the other."""
+    assert order(small(seeds=12)) == [(12, [("greedy", 0), ("greedy", 10)])]
+    assert order(small(arms=["greedy", "end_to_end"], seeds=12)) == [
+        (12, [("greedy", 0), ("greedy", 10), ("end_to_end", 0), ("end_to_end", 10)])
+    ]
+
+
+def test_every_arm_is_trained_before_a_look():
+    """Between two looks every arm trains the seeds up to the next, and a later end adds rounds alone."""
+    claims = {"it": {"kind": "trend", "arm": "greedy", "metric": "train_accuracy", "direction": "up"}}
+    stopping = {"arms": ["greedy", "end_to_end"], "claims": claims, "stop": {"looks": [10, 30]}}
+    rounds = [
+        (10, [("greedy", 0), ("end_to_end", 0)]),
+        (30, [("greedy", 10), ("greedy", 20), ("end_to_end", 10), ("end_to_end", 20)]),
+    ]
+    assert order(small(**stopping, seeds=40)) == [*rounds, (40, [("greedy", 30), ("end_to_end", 30)])]
+    assert order(small(**stopping, seeds=35)) == [*rounds, (35, [("greedy", 30), ("end_to_end", 30)])]
+    (_, last) = list(stages.rounds(small(**stopping, seeds=35), "digest"))[-1]
+    assert [block.reported for block in last] == [5, 5]

@@ -25,7 +25,8 @@ from rich.console import Console
 
 import layerwise
 from flows import environment, running, server
-from flows.study import Outcome, run_study
+from flows.study import run_study
+from flows.trained import Outcome
 from layerwise import datasets, engine
 from layerwise.answers import Result
 from layerwise.claims import decide
@@ -363,6 +364,93 @@ def test_a_study_that_failed_decides_nothing(lab: Lab, claiming: Study, monkeypa
     completed = lab.run(asked)
     assert completed.verdicts is not None
     assert set(lab.history(lab.runs(asked, "study")[0])["greedy_minus_end_to_end/test_accuracy_mean"]) == {2}
+
+
+# --- stopping ----------------------------------------------------------------------------------------------
+
+HOLDS = {"kind": "rate", "outcome": "broken", "arm": "greedy", "at_most": 0.2}
+"""Of ten seeds none of which breaks .8^10 = .11 is left, of twenty .8^20 = .012."""
+
+
+def stopping(seeds: int = 30, **changes: Any) -> Study:
+    """Two arms that are looked at every ten seeds; the claim is decided at the second look."""
+    arms = ["greedy", "end_to_end"]
+    return small(
+        **{
+            "name": "stops",
+            "depth": 1,
+            "data": {"source": "blobs", "samples": 120, "split": {"train": 70, "test": 50}, "random_state": 9},
+            "seeds": seeds,
+            "arms": arms,
+            "claims": {"holds": HOLDS},
+            "stop": {"every": 10},
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(lab: Lab) -> Outcome:
+    return lab.run(stopping())
+
+
+def test_training_ends_when_every_claim_is_decided(lab: Lab, stopped: Outcome) -> None:
+    """Twenty of thirty seeds are trained, with the bits of the plain loop, and no run is made for the others."""
+    assert (stopped.failures, stopped.unpublished, stopped.seeds) == ({}, [], 20)
+    assert [(one.verdict, one.seeds) for one in stopped.verdicts.verdicts] == [("supported", 20)]
+    pd.testing.assert_frame_equal(stopped.metrics, layerwise.run(stopping()).metrics(), check_exact=True)
+    seeds = lab.runs(stopping(), "seed")
+    assert Counter(run.data.tags["layerwise.arm"] for run in seeds) == {"greedy": 20, "end_to_end": 20}
+    (run,), arms = lab.runs(stopping(), "study"), lab.runs(stopping(), "arm")
+    assert (run.data.tags["layerwise.seeds"], run.data.params["seeds"]) == ("20", "30")
+    assert "20 seeds of at most 30" in run.data.tags["mlflow.note.content"]
+    assert {lab.history(arm)["seeds"][1] for arm in arms} == {20}
+    last = next(run for run in seeds if run.data.tags["layerwise.seed"] == "19")
+    assert lab.models(last)["depth-01"].tags["layerwise.seed"] == "19"
+    assert {one.info.status for one in (run, *arms, *seeds)} == {"FINISHED"}
+
+
+@pytest.mark.usefixtures("stopped")
+def test_runs_of_later_seeds_stand_below_the_earlier_ones(lab: Lab) -> None:
+    """The page lists the newest first: study, arms, seeds in order, though the later seeds came to be last."""
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(stopping(), kind)]
+    runs.sort(key=lambda run: -run.info.start_time)
+    assert [run.data.tags["layerwise.kind"] for run in runs[:3]] == ["study", "arm", "arm"]
+    numbers = [int(run.data.tags["layerwise.seed"]) for run in runs[3:]]
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_study_that_stopped_is_answered_again(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is finished with the seeds that it has: nothing is missing, and how many it took is said."""
+    console = Console(width=running.TABLE_WIDTH)
+    answer = running._finished(stopping(), "", lab.root, console)
+    assert answer is not None
+    running._print_answer(stopping(), answer, console)
+    said = capsys.readouterr().out.splitlines()
+    assert "Stopped at 20 of at most 30 seeds: every claim is decided." in said
+    assert said[-1].startswith("stops was finished before: 40 seed runs verified, nothing trained.")
+
+
+def test_more_seeds_change_nothing_that_was_trained(lab: Lab, stopped: Outcome, fits: list[str]) -> None:
+    """With forty seeds to go, the first two looks are taken of the very results that are there."""
+    more = lab.run(stopping(seeds=40))
+    assert fits == []
+    pd.testing.assert_frame_equal(more.metrics, stopped.metrics, check_exact=True)
+
+
+def test_no_look_is_taken_while_seeds_are_missing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round that fails ends the run, so that no seed is trained that the look might not want; the next completes."""
+    asked = other_data(stopping(name="stops-broken"), 8)
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=2)
+        broken = lab.run(asked)
+    assert broken.failures == {"end_to_end, seeds 0-9": "Broken: no more memory"}
+    assert set(broken.metrics["seed"]) == set(range(10))
+    completed = lab.run(asked)
+    assert (completed.failures, completed.seeds) == ({}, 20)
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 # --- Prefect -----------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Identity = tuple[str, str, str]
 """Kind, arm and seed of a run, as its tags say them; empty where it has none."""
 
+STUDY_RUN: Identity = ("study", "", "")
+
 
 @dataclass(frozen=True)
 class RunTree:
@@ -100,7 +102,8 @@ def open_runs(
         study: the resolved study.
         run_key: the identity of this computation of the study.
         repeat: the name of the repeat, empty for the plain one.
-        seeds: the seeds that are reported.
+        seeds: the seeds that are reported. Where more are wanted later, all are named again: those that have runs
+            keep them.
         provenance: more tags for every run: commit, dirty flag, lock digest, versions.
         root: the project's root; artifacts go below it unless a server decides.
 
@@ -115,7 +118,9 @@ def open_runs(
 
         # The page lists the newest run first, a hundred at a time: the study stands there above its arms, all of them
         # above any seed, and of the seeds the first ones of every arm come first.
-        starts = itertools.count(int(time.time() * 1000), -1)
+        # Seeds that come later, as more are wanted, go on below.
+        begun = found.runs[STUDY_RUN].info.start_time if STUDY_RUN in found.runs else int(time.time() * 1000)
+        starts = itertools.count(begun, -1)
         study_run = found.open(plan.study_run(seeds), next(starts))
         arms = {arm: found.open(plan.arm_run(arm, len(seeds)), next(starts)) for arm in study.arms}
         seed_runs = {
@@ -261,11 +266,11 @@ class _Plan:
     def study_run(self, seeds: Sequence[int]) -> _Planned:
         more = {SEEDS: str(len(seeds)), ARMS: ",".join(self.study.arms)}
         note = {NOTE: self.study.question} if self.study.question else {}
-        params = parameters(self.study) | {"seeds": str(len(seeds))}
-        return self._run(("study", "", ""), "study", more | note, params)
+        params = parameters(self.study) | {"seeds": str(self.study.seeds)}
+        return self._run(STUDY_RUN, "study", more | note, params)
 
     def arm_run(self, arm: str, num_seeds: int) -> _Planned:
-        params = parameters(self.study, arm) | {"seeds": str(num_seeds)}
+        params = parameters(self.study, arm) | {"seeds": str(self.study.seeds)}
         return self._run(("arm", arm, ""), arm, {SEEDS: str(num_seeds)}, params)
 
     def seed_run(self, arm: str, seed: int, parent: str) -> _Planned:
