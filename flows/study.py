@@ -45,7 +45,7 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
     trained = Trained()
     data = training.generate_data(study.data)
     datasets.check_seeds(study, data)
-    check_functions(study)
+    pretraining.check_functions(study)
     with published(study, repeat, data, trained) as publishing:
         for seeds, blocks in stages.rounds(study, data.digest, repeat):
             publishing.open(seeds)
@@ -62,11 +62,3 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
         outcome = trained.outcome(study)
         publishing.finish(outcome)
     return outcome
-
-
-def check_functions(study: Study) -> None:
-    """Refuse functions of the user's own that make no layers; only a study that names some loads Keras for it here."""
-    if study.functions:
-        from layerwise import models
-
-        models.check_functions(study)

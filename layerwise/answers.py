@@ -102,17 +102,14 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
 
     Example:
         >>> import layerwise
-        >>> study = layerwise.load("blobs-supervised", seeds=2, overrides=["network.layers.0.repeat=1"])
+        >>> study = layerwise.load("blobs-supervised", seeds=2, overrides=["network.layers.0.repeat=1", "claims=null"])
         >>> layerwise.run(study).table()["test_accuracy_mean"].round(2).tolist()
         [0.82]
     """
     sizes.refuse_oversize(study)
     data, memory = datasets.generate(study.data), Memory()
     datasets.check_seeds(study, data)
-    if study.functions:
-        from layerwise import models
-
-        models.check_functions(study)
+    pretraining.check_functions(study)
     trained: dict[str, tuple[Depth, ...]] = dict.fromkeys(study.arms, ())
     result = Result(study, data, trained)
     for seeds, blocks in rounds(study, data.digest):

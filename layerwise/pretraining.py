@@ -35,7 +35,7 @@ from layerwise.identity import (
     untrained_digest,
 )
 from layerwise.stages import Block, Chain, Depth, Evaluation, Objective, StageResult, Weights
-from layerwise.study import FineTune, Training, digest_of, passes_sequences
+from layerwise.study import FineTune, Study, Training, digest_of, passes_sequences
 
 if TYPE_CHECKING:
     from layerwise.network import Hidden, Output, Piece
@@ -48,6 +48,14 @@ _FEATURES: OrderedDict[tuple[str, bool], np.ndarray] = OrderedDict()
 
 class FrozenLayerMoved(RuntimeError):
     """A layer that was frozen changed while another was trained; the run must not go on."""
+
+
+def check_functions(study: Study) -> None:
+    """Refuse functions of the user's own that make no layers; only a study that names some loads Keras for it."""
+    if study.functions:
+        from layerwise import models
+
+        models.check_functions(study)
 
 
 def depths(block: Block, data: Data, *, steps: ModuleType | Any = None) -> Iterator[Depth]:
