@@ -47,13 +47,15 @@ def test_example_runs(code: str, capsys: pytest.CaptureFixture[str], root: Path)
 
 def test_study_file_is_a_study():
     """The studies in the README are valid, and the first shows the parts that a study has."""
-    first, second = _blocks("yaml")
+    first, second, third = _blocks("yaml")
     study = parse(yaml.safe_load(first))
     assert (study.name, study.depth, study.seeds) == ("four-blobs", 4, 20)
     assert "depth 4 in all" in first
     assert set(study.model_dump()) - set(yaml.safe_load(first)) == {"arms", "alpha", "stop"}
     arms = parse(yaml.safe_load(second)).arms
     assert list(arms) == ["denoising", "scratch", "random_frozen", "end_to_end"]
+    layers = parse(yaml.safe_load(third)).network.hidden
+    assert [layer.label for layer in layers] == ["conv 16", "32", "32"]
 
 
 @pytest.mark.parametrize("command", sorted(set(_commands("layerwise"))))
