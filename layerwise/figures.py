@@ -59,7 +59,8 @@ def reconstruction_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figur
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels, marks = figure.subplots(1, 2, sharey=True), set()
     for axes, part in zip(panels, PARTS, strict=True):
-        axes.set_yscale("log")
+        if (metrics[f"{part}_reconstruction_mse"] > 0).any():
+            axes.set_yscale("log")
         marks |= _draw(axes, metrics, table, f"{part}_reconstruction_mse")
         axes.set_title(PARTS[part])
     panels[0].set_ylabel("reconstruction error (squared input units)")
@@ -177,7 +178,10 @@ def loss_curves(curves: dict[str, list[np.ndarray]]) -> Figure:
                 label = "_nolegend_"
             axes.axvline(start + 0.5, color="0.85", linewidth=0.8, zorder=0)
             start += curve.shape[1]
-    axes.set_yscale("log")
+    if any(
+        (curve > 0).any() for stages in curves.values() for curve in stages
+    ):  # not where every seed diverged at once
+        axes.set_yscale("log")
     axes.set_xlabel("epoch (a grey line opens each stage)")
     axes.set_ylabel("training loss (nats a row, or squared units)")
     seeds = len(next(iter(curves.values()))[0])

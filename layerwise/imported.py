@@ -38,8 +38,8 @@ def function(path: str) -> Callable[..., Any]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise StudyError(f"{path!r}: importing {module} failed ({reason}); mend it, or name another.") from None
     if not callable(found):
-        received = "nothing" if found is None else f"a {type(found).__name__}"
-        raise StudyError(f"{path!r}: {module} has {received} of the name {name}; expected a function.")
+        received = "is not there" if found is None else f"is of type {type(found).__name__}"
+        raise StudyError(f"{path!r}: {name} {received} in module {module}; expected a function.")
     return found
 
 

@@ -241,9 +241,8 @@ def test_looks_are_fixed_beforehand():
 
 
 def test_every_shipped_study_claims_something():
-    """A shipped study says in claims what it expects."""
-    for name in READY:
-        assert load(name).claims, name
+    """A shipped study says in claims what it expects; of a bottleneck nothing is known beforehand."""
+    assert [name for name in READY if not load(name).claims] == ["bottleneck"]
 
 
 def test_claims_can_be_taken_out():

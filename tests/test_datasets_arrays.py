@@ -267,8 +267,8 @@ def test_a_function_that_answers_otherwise_each_time_is_refused(module: str):
 @pytest.mark.parametrize(
     ("function", "data", "expected"),
     [
-        ("{}:absent", {}, "has no function 'absent'"),
-        ("{}:value", {}, "has no function 'value'"),
+        ("{}:absent", {}, "absent is not there in module"),
+        ("{}:value", {}, "value is of type int in module"),
         ("{}:number", {}, "returned int; expected (inputs, targets), a dictionary of both, or a DataFrame"),
         ("{}:three", {}, "returned tuple of 3"),
         ("{}:fails", {}, "raised RuntimeError: no file; mend it, or its options"),
@@ -278,7 +278,7 @@ def test_a_function_that_answers_otherwise_each_time_is_refused(module: str):
         ("{}:made", {"target": "t"}, "target is for a DataFrame"),
         ("{}:frame", {}, "returned a DataFrame; say which column is the target"),
         ("{}:frame", {"target": "u"}, "target names 'u', which is no column"),
-        ("no_such_module:made", {}, "module no_such_module cannot be imported (ModuleNotFoundError"),
+        ("no_such_module:made", {}, "no module 'no_such_module' was found; put no_such_module.py beside the study"),
         ("made", {}, "received 'made'; expected module:function"),
         ("../made:x", {}, "expected module:function"),
     ],

@@ -174,7 +174,7 @@ def keras_fit(problem: Problem, weights, inputs, targets, order, key) -> list[np
         generator.assign(engine._generator_state(key[np.newaxis], number)[0])
     # Dropout draws alike only where both are compiled; a recurrent layer takes Keras longer to trace than to run.
     recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model.layers)
-    how = {"jit_compile": bool(generators(model)), "run_eagerly": recurrent}
+    how = {"run_eagerly": True} if recurrent else {"jit_compile": bool(generators(model))}
     model.compile(network.optimizer(problem.optimizer), loss, **how)
     for rows in order:
         if problem.noise is None:

@@ -199,7 +199,7 @@ def test_the_code_of_a_custom_layer_is_part_of_its_identity(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("code", "complaint"),
     [
-        ("", "has nothing of the name layer; expected a function"),
+        ("", "layer is not there in module own_bad; expected a function"),
         ("raise RuntimeError('no')", "importing own_bad failed \\(RuntimeError: no\\)"),
         ("def layer(): return 3", "returned a int; expected a Keras layer"),
         ("def layer(): return 1 / 0", "failed with options"),

@@ -582,6 +582,6 @@ def test_what_a_claim_compares_in_words_names_every_side():
     """Every shipped claim has a sentence with each of its arms in it."""
     for name in READY:
         study = load(name)
-        for claim in study.claims.values():
+        for claim in (study.claims or {}).values():
             said = wording.sentence(study, claim)
             assert all(score.arm in said for side in sides(study, claim) for score in side), said
