@@ -65,12 +65,14 @@ def cli() -> None:
     """
 
 
+overriding = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one setting: training.epochs=50."
+)
+
 _settings = [
     click.argument("study"),
     click.option("--seeds", type=click.INT, metavar="N", help="Train this many seeds instead of the study's number."),
-    click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one setting: training.epochs=50."
-    ),
+    overriding,
 ]
 
 
@@ -128,6 +130,20 @@ def show(study: str, seeds: int | None, overrides: tuple[str, ...]) -> None:
     from flows.showing import show_study
 
     show_study(_load(study, seeds, overrides), environment.root())
+
+
+@cli.command()
+@click.argument("study")
+@click.option("--seeds", "pilot", type=click.INT, metavar="N", help="Train this many seeds now, instead of ten.")
+@overriding
+def plan(study: str, pilot: int | None, overrides: tuple[str, ...]) -> None:
+    """Train a few seeds, and say how many it would take to decide each claim.
+
+    What is trained is not tracked; a later run finds it, and trains only the other seeds.
+    """
+    from flows.planning import plan_study_command
+
+    sys.exit(plan_study_command(_load(study, None, overrides), pilot=pilot, root=environment.root()))
 
 
 @cli.command()

@@ -10,7 +10,8 @@ from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
 from flows import progress
-from flows.trained import Outcome, Trained, in_one_line, unpublished_noted
+from flows.printing import in_one_line
+from flows.trained import Outcome, Trained, unpublished_noted
 from layerwise.datasets import Data
 from layerwise.stages import Depth
 from layerwise.study import Study

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 from rich.console import Console
-from rich.table import Table
 
 from flows import environment
+from flows.launching import Unanswered, run_flow
 from flows.locks import Busy, claim
+from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, print_results, refuse, say
 from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
@@ -20,16 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flows.trained import Outcome
-
-DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
-
-
-class Unanswered(RuntimeError):
-    """A study cannot be answered now; the message is one line, and ``status`` what the command ends with."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -74,24 +63,18 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         raise StudyError(f"--require-claims: {study.name} claims nothing; add claims to it, or leave the option out")
     sizes.refuse_oversize(study)
     environment.prepare(root)
-    console = wide_console()
+    console = Console()
     for path in sorted(study.functions):
         say(f"code of your own: {path}, in {imported.source(path)}", console)
     try:
         with claim(root, study.digest(repeat)):
             answer = _answer(study, repeat, root, console)
     except Busy as busy:
-        return _refuse(f"{study.name}: {busy}", BUSY)
+        return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
-        return _refuse(str(problem), problem.status)
+        return refuse(str(problem), problem.status)
     _print_answer(study, answer, console)
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
-
-
-def wide_console() -> Console:
-    """Standard output, at least as wide as a table: a narrow terminal wraps, cutting numbers short would lose them."""
-    console = Console()
-    return console if console.width >= TABLE_WIDTH else Console(width=TABLE_WIDTH)
 
 
 def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
@@ -129,34 +112,20 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
 
 
 def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
-    from flows.server import ServerProblem, start
+    return _answer_of(run_flow(study.name, lambda: _study_flow(root), root, console, study, repeat))
 
-    with start(root) as server:
-        # Imported while the server starts: this takes seconds.
-        from tasks.tracking.store import TrackingError, open_store
 
-        try:
-            open_store(root)
-        except TrackingError as error:
-            raise Unanswered(str(error), WRONG_REQUEST) from None
-        from flows.progress import shown
-        from flows.study import run_study
-        from flows.trained import in_one_line
-        from tasks.results import results_block
+def _study_flow(root: Path) -> Any:
+    """The flow, once it is sure that there is a store to publish to."""
+    from tasks.tracking.store import TrackingError, open_store
 
-        try:
-            with server.ready(), shown(console):
-                storage = results_block(environment.results_folder(root))
-                outcome = run_study.with_options(result_storage=storage)(study, repeat)
-        except ServerProblem as error:
-            raise Unanswered(str(error), FAILED) from None
-        except TrackingError as error:
-            raise Unanswered(str(error), WRONG_REQUEST) from None
-        except StudyError:
-            raise
-        except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
-            raise Unanswered(f"{study.name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED) from None
-    return _answer_of(outcome)
+    try:
+        open_store(root)
+    except TrackingError as error:
+        raise Unanswered(str(error), WRONG_REQUEST) from None
+    from flows.study import run_study
+
+    return run_study
 
 
 def _answer_of(outcome: Outcome) -> Answer:
@@ -174,7 +143,7 @@ def _answer_of(outcome: Outcome) -> Answer:
 
 def _print_answer(study: Study, answer: Answer, console: Console) -> None:
     if answer.table is not None:
-        _print_results(study, answer.table, answer.words, console)
+        print_results(study, answer.table, answer.words, console)
     for one in answer.verdicts["verdicts"] if answer.verdicts else ():
         say(f"claim {one['claim']}: {one['words']}", console)
     if study.claims and answer.verdicts is None:
@@ -191,60 +160,4 @@ def _print_answer(study: Study, answer: Answer, console: Console) -> None:
     else:
         say("Look at the runs: layerwise ui", console)
     for problem in answer.problems:
-        _refuse(problem, FAILED)
-
-
-TABLE_WIDTH = 110
-"""Columns that the widest table of results takes."""
-
-COLUMNS = {
-    "train_accuracy": "train accuracy",
-    "test_accuracy": "test accuracy",
-    "fine_tuned_train_accuracy": "tuned, train",
-    "fine_tuned_test_accuracy": "tuned, test",
-    "train_r2": "train R2",
-    "test_r2": "test R2",
-    "fine_tuned_train_r2": "tuned, train",
-    "fine_tuned_test_r2": "tuned, test",
-    "test_mae": "test MAE",
-    "test_reconstruction_mse": "test error",
-}
-"""The scores that the terminal shows, where an arm has them; all others are in the results table."""
-
-
-def _print_results(study: Study, table: pd.DataFrame, answer: str, console: Console) -> None:
-    for arm, rows in table.groupby("arm", sort=False):
-        shown = {name: label for name, label in COLUMNS.items() if _has(rows, name)}
-        printed = Table(box=None, pad_edge=False, title=f"{study.name}, arm {arm}", title_justify="left")
-        counts = ["seeds", *(name for name in ("diverged", "collapsed") if rows[name].any())]
-        for column in ("depth", "layers", *counts, *shown.values()):
-            printed.add_column(column, justify="right", no_wrap=True)
-        for row in rows.to_dict("records"):
-            scores = (_mean_and_sd(row, name) for name in shown)
-            printed.add_row(*(str(int(row[name])) for name in ("depth", "layers", *counts)), *scores)
-        console.print(printed)
-        if len(counts) > 1:
-            say("Means are over the seeds that neither diverged nor collapsed.", console)
-    for line in answer.splitlines():
-        say(line, console)
-
-
-def _has(rows: pd.DataFrame, name: str) -> bool:
-    return f"{name}_mean" in rows and bool(rows[f"{name}_median"].notna().any())
-
-
-def say(line: str, console: Console) -> None:
-    """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _mean_and_sd(row: dict[str, Any], name: str) -> str:
-    mean, sd, median = (row[f"{name}_{key}"] for key in ("mean", "sd", "median"))
-    if math.isnan(mean):  # no seed is intact, so there is no mean; the median is over all that are finite
-        return "-" if math.isnan(median) else f"median {median:.3f}"
-    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} +- {sd:.3f}"
-
-
-def _refuse(message: str, status: int) -> int:
-    click.echo(f"layerwise: {' '.join(message.split())}", err=True)
-    return status
+        refuse(problem, FAILED)

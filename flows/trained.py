@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flows.printing import in_one_line
 from layerwise import answers, statistics
 from layerwise.claims import Verdicts, decide
 from layerwise.stages import Block, Depth
@@ -102,8 +103,3 @@ def unpublished_noted(trained: Trained) -> Generator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - whatever keeps it from MLflow, the results are on disk
         trained.unpublished.append(in_one_line(error))
-
-
-def in_one_line(error: BaseException) -> str:
-    """An error's kind and message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -365,6 +365,8 @@ COMMANDS = {
     "run study.yaml --seeds": "Option '--seeds' requires an argument.",
     "run study.yaml --repeat ../up": "--repeat '../up': use at most 64 letters, digits, '.', '_' and '-'.",
     "run study.yaml --require-claims": "--require-claims: small claims nothing; add claims to it, or leave the option",
+    "plan study.yaml": "small claims nothing, so there is nothing to plan; add claims to it",
+    "plan few-labels --seeds 1": "--seeds 1: a pilot has to see how seeds differ; use 2 or more",
     "run nosuch": "no study named or file at 'nosuch'; ready-made: blobs-",
     "run blobs-superivsed": "at 'blobs-superivsed'; did you mean blobs-supervised, ",
     "run folder/nosuch.yaml": "no study named or file at 'folder/nosuch.yaml'; ready-made:",
@@ -380,7 +382,9 @@ def test_wrong_command_is_refused_in_one_line(tmp_path: Path, command: str) -> N
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("command", ["run nosuch", "run study.yaml --seeds 0", "rnu", "run study.yaml --epochs 3"])
+@pytest.mark.parametrize(
+    "command", ["run nosuch", "run study.yaml --seeds 0", "rnu", "run study.yaml --epochs 3", "plan study.yaml"]
+)
 def test_refusals_load_nothing(tmp_path: Path, command: str) -> None:
     """A wrong request is refused before TensorFlow, Prefect or MLflow are loaded."""
     write_study(tmp_path)

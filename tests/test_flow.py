@@ -24,7 +24,8 @@ from mlflow.entities import Run
 from rich.console import Console
 
 import layerwise
-from flows import environment, running, server
+from flows import environment, planning, running, server
+from flows.pilot import pilot_study
 from flows.study import run_study
 from flows.trained import Outcome
 from layerwise import datasets, engine
@@ -423,7 +424,7 @@ def test_runs_of_later_seeds_stand_below_the_earlier_ones(lab: Lab) -> None:
 @pytest.mark.usefixtures("stopped")
 def test_a_study_that_stopped_is_answered_again(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """It is finished with the seeds that it has: nothing is missing, and how many it took is said."""
-    console = Console(width=running.TABLE_WIDTH)
+    console = Console()
     answer = running._finished(stopping(), "", lab.root, console)
     assert answer is not None
     running._print_answer(stopping(), answer, console)
@@ -451,6 +452,38 @@ def test_no_look_is_taken_while_seeds_are_missing(lab: Lab, monkeypatch: pytest.
     assert (completed.failures, completed.seeds) == ({}, 20)
     runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+# --- planning ----------------------------------------------------------------------------------------------
+
+
+def test_a_pilot_is_trained_and_not_tracked(lab: Lab, fits: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A pilot has the bits of the study's first seeds and leaves no run; the study then trains the other seeds alone.
+
+    What it prints is a row of power for each claim, the seeds that would decide it, and what was seen.
+    """
+    claims = {"holds": HOLDS, "rises": CLAIMS["rises"]}
+    asked = other_data(small(name="planned", depth=2, seeds=20, claims=claims, track={"models": "none"}), 10)
+    few, rows = planning.piloted(asked, 10), lab.rows()
+    metrics = pilot_study.with_options(result_storage=results_block(environment.results_folder(lab.root)))(few)
+    assert lab.rows() == rows
+    assert len(fits) == 2
+    pd.testing.assert_frame_equal(metrics, layerwise.run(few).metrics(), check_exact=True)
+    fits.clear()
+    ended = lab.run(asked)
+    assert len(fits) == 2, "the second block's two stages"
+    pd.testing.assert_frame_equal(ended.metrics[ended.metrics["seed"] < 10].reset_index(drop=True), metrics)
+
+    capsys.readouterr()
+    planning._print_plan(asked, few, metrics, Console())
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "planned: power, the probability that a claim is decided, by the number of seeds"
+    assert said[1].split() == ["claim", *(str(seeds) for seeds in planning.SHOWN)]
+    powers = {line.split()[0]: line.split()[1:] for line in said[2:4]}
+    assert powers["holds"][0] == ".00", "none of ten seeds broke, and .8^10 is above .05 / 2"
+    assert powers["holds"][2:] == ["1.00"] * 6
+    assert re.match(r"holds: about \d+ seeds support it with probability .80. It saw: rate 0.0000 \(95 % ", said[4])
+    assert said[-1].startswith("This supposes that the truth is what 10 seeds saw")
 
 
 # --- Prefect -----------------------------------------------------------------------------------------------
@@ -651,7 +684,7 @@ def test_a_diverging_study_ends_properly(lab: Lab, learning_rate: float, capsys:
     assert "no seed is intact" in lab.runs(asked, "study")[0].data.tags["layerwise.answer"]
 
     capsys.readouterr()
-    assert running._print_answer(asked, running._answer_of(ended), Console(width=running.TABLE_WIDTH)) is None
+    assert running._print_answer(asked, running._answer_of(ended), Console()) is None
     said, complaint = capsys.readouterr()
     table = [line.split() for line in said.splitlines()[1:4]]
     assert table == [["depth", "layers", "seeds", "diverged"], ["1", "2", "3", "3"], ["2", "3", "3", "3"]]

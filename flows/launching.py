@@ -1,0 +1,57 @@
+"""A flow from the command line: Prefect's server starts while its libraries load, and what goes wrong is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flows import environment
+from flows.printing import FAILED, WRONG_REQUEST, in_one_line
+from layerwise.study import StudyError
+
+
+class Unanswered(RuntimeError):
+    """A study cannot be answered now; the message is one line, and ``status`` what the command ends with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *arguments: Any) -> Any:
+    """What a flow returns.
+
+    Args:
+        name: of the study, for messages.
+        load: imports the flow and returns it; this takes seconds, in which the server starts.
+        root: where runs and results are.
+        console: shows progress.
+        arguments: of the flow.
+
+    Raises:
+        Unanswered: if the server does not answer, the store cannot be used, or the flow fails.
+        StudyError: if the data are not what the study needs.
+    """
+    from flows.server import ServerProblem, start
+
+    with start(root) as server:
+        flow = load()
+        from flows.progress import shown
+        from tasks.results import results_block
+        from tasks.tracking.store import TrackingError
+
+        try:
+            with server.ready(), shown(console):
+                storage = results_block(environment.results_folder(root))
+                return flow.with_options(result_storage=storage)(*arguments)
+        except ServerProblem as error:
+            raise Unanswered(str(error), FAILED) from None
+        except TrackingError as error:
+            raise Unanswered(str(error), WRONG_REQUEST) from None
+        except StudyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
+            raise Unanswered(f"{name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED) from None

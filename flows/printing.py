@@ -1,0 +1,87 @@
+"""What commands print: lines as they are, refusals, and the table of results; and the statuses they exit with."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from layerwise.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
+
+COLUMNS = {
+    "train_accuracy": "train accuracy",
+    "test_accuracy": "test accuracy",
+    "fine_tuned_train_accuracy": "tuned, train",
+    "fine_tuned_test_accuracy": "tuned, test",
+    "train_r2": "train R2",
+    "test_r2": "test R2",
+    "fine_tuned_train_r2": "tuned, train",
+    "fine_tuned_test_r2": "tuned, test",
+    "test_mae": "test MAE",
+    "test_reconstruction_mse": "test error",
+}
+"""The scores that the terminal shows, where an arm has them; all others are in the results table."""
+
+
+def print_results(study: Study, table: pd.DataFrame, answer: str, console: Console) -> None:
+    """Print a table for each arm, and how its scores change with depth."""
+    for arm, rows in table.groupby("arm", sort=False):
+        shown = {name: label for name, label in COLUMNS.items() if _has(rows, name)}
+        say(f"{study.name}, arm {arm}", console)
+        printed = Table(box=None, pad_edge=False)
+        counts = ["seeds", *(name for name in ("diverged", "collapsed") if rows[name].any())]
+        for column in ("depth", "layers", *counts, *shown.values()):
+            printed.add_column(column, justify="right", no_wrap=True)
+        for row in rows.to_dict("records"):
+            scores = (_mean_and_sd(row, name) for name in shown)
+            printed.add_row(*(str(int(row[name])) for name in ("depth", "layers", *counts)), *scores)
+        print_table(printed, console)
+        if len(counts) > 1:
+            say("Means are over the seeds that neither diverged nor collapsed.", console)
+    for line in answer.splitlines():
+        say(line, console)
+
+
+def _has(rows: pd.DataFrame, name: str) -> bool:
+    return f"{name}_mean" in rows and bool(rows[f"{name}_median"].notna().any())
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table as wide as it is: a narrow terminal wraps, cutting numbers short would lose them."""
+    wide = Console(width=1000)
+    with wide.capture() as printed:
+        wide.print(table)
+    for line in printed.get().splitlines():
+        console.print(Text.from_ansi(line.rstrip()), soft_wrap=True)
+
+
+def say(line: str, console: Console) -> None:
+    """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _mean_and_sd(row: dict[str, Any], name: str) -> str:
+    mean, sd, median = (row[f"{name}_{key}"] for key in ("mean", "sd", "median"))
+    if math.isnan(mean):  # no seed is intact, so there is no mean; the median is over all that are finite
+        return "-" if math.isnan(median) else f"median {median:.3f}"
+    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} +- {sd:.3f}"
+
+
+def refuse(message: str, status: int) -> int:
+    """Say on standard error, in one line, what is wrong; returns the status to exit with."""
+    click.echo(f"layerwise: {' '.join(message.split())}", err=True)
+    return status
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error's kind and message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
