@@ -33,6 +33,9 @@ from layerwise.study import GaussianNoise, MaskingNoise, Optimizer
 LENT_BYTES = 16 * 2**20
 """Size from which an array is not copied into a tensor; nothing changes it while a program runs."""
 
+PIECE_BYTES = 4 * 2**20
+"""Of the rows that go through a layer at a time, where all of them are larger than that."""
+
 GENERATOR = "philox"
 """Of the noise, named, since what TensorFlow chooses by itself differs between compiled and plain programs."""
 
@@ -156,9 +159,9 @@ def _by_rows(
 ) -> np.ndarray:
     """The forward pass over all rows: at once, or, where they are large, over equally many at a time."""
     rows = inputs.shape[0 if shared_inputs else 1]
-    size = -(-rows // -(-inputs.nbytes // LENT_BYTES))
-    if size == rows:
+    if inputs.nbytes <= LENT_BYTES:
         return forward(weights, _tensor(inputs)).numpy()
+    size = -(-rows // -(-inputs.nbytes // PIECE_BYTES))
     made: np.ndarray | None = None
     for start in range(0, rows, size):
         taken = slice(min(start, rows - size), min(start, rows - size) + size)  # the last piece overlaps, to be as long
