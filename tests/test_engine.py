@@ -312,6 +312,19 @@ def test_apply_is_the_model_in_inference(problem: Problem, shared: bool):
         np.testing.assert_allclose(made[place], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_large_inputs_go_through_in_pieces(monkeypatch: pytest.MonkeyPatch, shared: bool):
+    """Rows that are taken a few at a time, the last piece overlapping, give what all of them give at once."""
+    piece, rng = problem().hidden[0], np.random.default_rng(1)
+    weights = network.initial_weights(piece, [1, 2, 3])
+    inputs = rng.normal(size=(50, 4) if shared else (3, 50, 4)).astype(np.float32)
+    whole = engine.apply(piece, weights, inputs, shared_inputs=shared)
+    monkeypatch.setattr(engine, "LENT_BYTES", 200)
+    monkeypatch.setattr(engine, "PIECE_BYTES", 300)
+    pieces = engine.apply(piece, weights, inputs, shared_inputs=shared)
+    np.testing.assert_allclose(pieces, whole, rtol=1e-6, atol=1e-6)
+
+
 def test_one_seed_goes_through_the_same_interface():
     """A block of one seed, which wide layers use, agrees with Keras as a larger block does."""
     single = problem(seeds=1)
