@@ -32,6 +32,7 @@ from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate, Serving
+from tasks.tracking.tracked import SCORES, STUDY_FILE
 
 if TYPE_CHECKING:
     from layerwise.models import Architecture
@@ -160,8 +161,8 @@ def close_tree(tree: RunTree, status: Status, failed_arms: Sequence[str] = ()) -
 
 def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> None:
     run_id, metrics, table = tree.study_run_id, summary.metrics, summary.table
-    publisher.text(run_id, "study.yaml", yaml.safe_dump(study.canonical(), sort_keys=False, allow_unicode=True))
-    publisher.table(run_id, "scores_by_seed.csv", metrics)
+    publisher.text(run_id, STUDY_FILE, yaml.safe_dump(study.canonical(), sort_keys=False, allow_unicode=True))
+    publisher.table(run_id, SCORES, metrics)
     for name, figure in _study_figures(study, data, metrics, table):
         for suffix in ("png", "svg"):
             publisher.figure(run_id, f"figures/{name}.{suffix}", figure)

@@ -1,0 +1,147 @@
+"""Finds a study's run by what a person says, and reads back what it holds: for reports, comparisons, reproduction.
+
+What the tracker holds is data and no more: the study file is read as plain YAML, and no code is run for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from tasks.tracking.answers import DIFFERENCES, RESULTS, VERDICTS, stored_file
+from tasks.tracking.runs import KIND, REPEAT, RUN_KEY, STUDY, tree_runs
+from tasks.tracking.store import TrackingError
+
+STUDY_FILE = "study.yaml"
+"""The artifact of the study run that holds the study, every setting spelled out."""
+
+SCORES = "scores_by_seed.csv"
+"""The one that holds every score: a row per arm, seed and depth."""
+
+MOST_EXPERIMENTS = 1000
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What the tracker holds of a study that was run.
+
+    Attributes:
+        run: the study run.
+        document: the study file, as plain values; it need not be one that this version can train.
+        metrics: a row per arm, seed and depth.
+        table: its summary over seeds.
+        verdicts: what the run found of each claim, as plain JSON; None without claims.
+        differences: how arms differ, paired by seed; None where no two are compared.
+        data_digest: digest of the data; empty where none was logged.
+    """
+
+    run: Run
+    document: dict[str, Any]
+    metrics: pd.DataFrame
+    table: pd.DataFrame
+    verdicts: dict[str, Any] | None
+    differences: pd.DataFrame | None
+    data_digest: str
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the study, and its repeat if it is one."""
+        tags = self.run.data.tags
+        return ":".join(filter(None, (tags.get(STUDY, ""), tags.get(REPEAT, ""))))
+
+
+def find_study_run(client: MlflowClient, said: str) -> Run:
+    """The study run that a person means.
+
+    Args:
+        client: the store.
+        said: the id of a study's run, or of one of its arms or seeds; or the name of a study, for its newest finished
+            run that is no repeat; or ``study:repeat``, for a repeat.
+
+    Raises:
+        TrackingError: if there is no such run; one line, with the nearest names.
+    """
+    return _by_id(client, said) if re.fullmatch(r"[0-9a-f]{32}", said) else _by_name(client, said)
+
+
+def read_tracked(client: MlflowClient, run: Run) -> Tracked:
+    """What a study run holds.
+
+    Raises:
+        TrackingError: if something is not there, or not as it was published.
+    """
+    document = yaml.safe_load(_required(client, run, STUDY_FILE))
+    verdicts = stored_file(client, run, VERDICTS)
+    differences = stored_file(client, run, DIFFERENCES)
+    used = run.inputs.dataset_inputs if run.inputs else []
+    return Tracked(
+        run,
+        document,
+        metrics=pd.read_csv(io.BytesIO(_required(client, run, SCORES))),
+        table=pd.read_csv(io.BytesIO(_required(client, run, RESULTS))),
+        verdicts=None if verdicts is None else json.loads(verdicts),
+        differences=None if differences is None else pd.read_csv(io.BytesIO(differences)),
+        data_digest=used[0].dataset.digest if used else "",
+    )
+
+
+def _required(client: MlflowClient, run: Run, path: str) -> bytes:
+    content = stored_file(client, run, path)
+    if content is None:
+        name = run.data.tags.get(STUDY, run.info.run_id)
+        raise TrackingError(
+            f"run {run.info.run_id} of {name} has no {path}, or not as it was published;"
+            f" complete it with `layerwise run {name}`."
+        )
+    return content
+
+
+def _by_id(client: MlflowClient, run_id: str) -> Run:
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        raise TrackingError(f"there is no run {run_id}; `layerwise ui` shows which there are.") from None
+    tags = run.data.tags
+    if KIND not in tags or RUN_KEY not in tags:
+        raise TrackingError(f"run {run_id} was not made by Layerwise; name a run of a study.")
+    if run.info.lifecycle_stage != "active":
+        raise TrackingError(f"run {run_id} has been deleted; restore it, or name another one.")
+    if tags[KIND] == "study":
+        return run
+    for other in tree_runs(client, run.info.experiment_id, tags[RUN_KEY]):
+        if other.data.tags.get(KIND) == "study":
+            return other
+    raise TrackingError(f"run {run_id} belongs to a study whose own run has been deleted; name another one.")
+
+
+def _by_name(client: MlflowClient, said: str) -> Run:
+    name, _, repeat = said.partition(":")
+    experiment = client.get_experiment_by_name(name) if name else None
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise TrackingError(f"no run of a study {said!r} is tracked here{_nearest(client, name)}.")
+    query = f"tags.`{KIND}` = 'study' AND attributes.status = 'FINISHED'"
+    found = client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time DESC"])
+    for run in found:
+        if run.data.tags.get(REPEAT, "") == repeat:
+            return run
+    repeats = ", ".join(f"{name}:{run.data.tags[REPEAT]}" for run in found[:5] if run.data.tags.get(REPEAT))
+    hint = f"; there are {repeats}" if repeats else f"; finish it with `layerwise run {name}`"
+    raise TrackingError(f"no finished run of {said!r} is tracked here{hint}.")
+
+
+def _nearest(client: MlflowClient, name: str) -> str:
+    known = [one.name for one in client.search_experiments(max_results=MOST_EXPERIMENTS) if STUDY in one.tags]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    if near:
+        return f"; the nearest are {', '.join(near)}"
+    return f"; there are {', '.join(known[:5])}" if known else "; nothing is tracked yet"
