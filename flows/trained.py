@@ -11,18 +11,19 @@ import numpy as np
 import pandas as pd
 
 from flows.printing import in_one_line
-from layerwise import answers, statistics
+from layerwise import answers, selection, statistics
 from layerwise.claims import Verdicts, decide
+from layerwise.selection import Chosen
 from layerwise.stages import Block, Depth
-from layerwise.study import Study
+from layerwise.study import Study, StudyError
 from tasks.publishing import Summary
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study's run ended: results, verdicts, and one line for each arm or publication that failed.
+    """How a study's run ended: results, verdicts, choice, and one line for each arm or publication that failed.
 
-    Claims are decided when all that they speak of has been trained; there are no verdicts of a run that failed.
+    Claims are decided, and a network is chosen, when all seeds have been trained; a run that failed has neither.
     """
 
     table: pd.DataFrame | None
@@ -30,6 +31,9 @@ class Outcome:
     failures: dict[str, str]
     unpublished: list[str]
     verdicts: Verdicts | None = None
+    chosen: Chosen | None = None
+    registered: str | None = None
+    """Its version of the registered model of the study's name; None where it was not registered."""
 
     @property
     def seeds(self) -> int:
@@ -72,7 +76,8 @@ class Trained:
         metrics = self.metrics()
         table = statistics.summarise(metrics) if len(metrics) else None
         verdicts = decide(study, metrics) if study.claims and not self.failures else None
-        return Outcome(table, metrics, self.failures, self.unpublished, verdicts)
+        chosen = None if self.failures else _chosen(study, metrics)
+        return Outcome(table, metrics, self.failures, self.unpublished, verdicts, chosen)
 
     def summary(self, study: Study, outcome: Outcome) -> Summary | None:
         """What there is to publish of an outcome, if anything was trained."""
@@ -84,7 +89,17 @@ class Trained:
         }
         verdicts = outcome.verdicts.as_json() if outcome.verdicts else None
         seeds = study.seeds if study.stop is None else None if self.failures else outcome.seeds
-        return Summary(outcome.metrics, outcome.table, curves, self.finished, self.examples, seeds, verdicts)
+        return Summary(
+            outcome.metrics, outcome.table, curves, self.finished, self.examples, seeds, verdicts, outcome.chosen
+        )
+
+
+def _chosen(study: Study, metrics: pd.DataFrame) -> Chosen | None:
+    """The network to keep; none where there is no validation part, or no arm has seeds enough that are intact."""
+    try:
+        return selection.chosen_network(metrics, list(study.arms))
+    except StudyError:
+        return None
 
 
 @contextmanager

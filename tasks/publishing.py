@@ -22,13 +22,16 @@ from prefect.artifacts import create_markdown_artifact
 from layerwise import comparison, figures, selection, stages, statistics
 from layerwise.answers import FINE_TUNED
 from layerwise.datasets import Data, content_digest
-from layerwise.stages import Depth, Evaluation, Network
-from layerwise.study import Study, StudyError
+from layerwise.selection import Chosen
+from layerwise.stages import Depth, Evaluation, Network, model_name
+from layerwise.study import Procedure, Study, StudyError
+from layerwise.study.scores import is_tuned
 from tasks import notes, serving
 from tasks.provenance import provenance
 from tasks.results import read_back
 from tasks.tracking.answers import CLAIM, DIFFERENCES, VERDICTS
 from tasks.tracking.publishing import Point, Publisher, SeedModel
+from tasks.tracking.registry import CHOSEN, REGISTERED, Candidate, register
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate, Serving
@@ -52,6 +55,7 @@ class Summary:
         examples: arm -> every depth of its first block, whose first seed's networks are drawn.
         seeds: how many every arm comes to; None where a failure keeps a study that stops early from settling that.
         verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
+        chosen: the network that validation chose; none without a validation part, or where something failed.
     """
 
     metrics: pd.DataFrame
@@ -61,6 +65,7 @@ class Summary:
     examples: dict[str, list[Depth]]
     seeds: int | None
     verdicts: dict[str, Any] | None = None
+    chosen: Chosen | None = None
 
 
 @task(name="open runs", task_run_name="open MLflow runs")
@@ -109,7 +114,7 @@ def publish_depths(
     prepared = serving.preparations(depths[0].block, data) if models != "none" else {}
     for depth in depths:
         _verify_stored(depth)
-        wanted = models == "all" or (models == "final" and depth.depth == depth.block.procedure.depth)
+        wanted = _is_kept(models, depth.block.procedure, depth.depth)
         for position, seed in enumerate(depth.block.seeds[: depth.block.reported]):
             run_id = tree.seed_run(depth.block.arm, seed)
             _record_outcome(publisher, run_id, depth, position)
@@ -137,7 +142,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
         if not _is_complete(study, str(arm), summary):
             continue
         publisher.metrics(run_id, _aggregates(rows, summary.finished))
-        publisher.metrics(run_id, _last_word(study, str(arm), metrics, summary.finished))
+        publisher.metrics(run_id, _last_word(str(arm), metrics, summary.finished))
         publisher.figure(run_id, f"{statistics.main_score(own)}_by_depth.png", figures.score_by_depth(own, rows))
         publisher.figure(
             run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): list(summary.curves[str(arm)].values())})
@@ -149,7 +154,41 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
     _publish_study(publisher, tree, study, data, summary)
     key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
-    create_markdown_artifact(notes.answer_note(study, metrics, table), key=key, description=study.question)
+    create_markdown_artifact(
+        notes.answer_note(study, metrics, table, summary.chosen), key=key, description=study.question
+    )
+
+
+@task(name="register", task_run_name="register the chosen model")
+def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summary: Summary) -> str | None:
+    """Register the network that validation chose as a version of the model of the study's name.
+
+    Args:
+        tree: the study's runs.
+        study: the study.
+        repeat: the name of a deliberate repeat, or empty.
+        data: the study's data.
+        summary: what the study has come to, and what was chosen.
+
+    Returns:
+        The version's number; None where nothing was chosen, or no model of it is kept.
+    """
+    publisher, chosen = _publishers[tree.study_run_id], summary.chosen
+    if chosen is None or not _is_kept(study.track.models, study.procedure(chosen.arm), chosen.depth):
+        return None
+    tuned = is_tuned(study.procedure(chosen.arm), chosen.depth)
+    model = model_name(chosen.depth, "fine-tuned" if tuned else "")
+    card = notes.model_card(study, tree, chosen, summary.metrics, data_digest=data.digest)
+    candidate = Candidate(chosen.arm, chosen.depth, chosen.seed, model, card)
+    version = register(publisher.client, tree, candidate, study=study.name, question=study.question, repeat=repeat)
+    if version is not None:
+        publisher.tags(tree.study_run_id, {REGISTERED: f"models:/{study.name}/{version}"})
+    return version
+
+
+def _is_kept(models: str, procedure: Procedure, depth: int) -> bool:
+    """Whether the models of a depth go to MLflow."""
+    return models == "all" or (models == "final" and depth == procedure.depth)
 
 
 @task(name="close runs", task_run_name="close MLflow runs")
@@ -170,7 +209,10 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     _publish_differences(publisher, run_id, study, summary)
     _publish_verdicts(publisher, run_id, summary.verdicts)
     answer = "\n".join(statistics.in_words(metrics))
-    publisher.tags(run_id, {"layerwise.answer": answer, NOTE: notes.study_note(study, tree, metrics, table)})
+    note = notes.study_note(study, tree, metrics, table, summary.chosen)
+    publisher.tags(run_id, {"layerwise.answer": answer, NOTE: note})
+    if summary.chosen is not None:
+        publisher.tags(run_id, {CHOSEN: summary.chosen.place})
     # Last, since a finished study is answered from it: what comes before is then there.
     publisher.table(run_id, "results.csv", table)
 
@@ -307,7 +349,7 @@ def _seed_models(
 
     for kept in depth.networks():
         weights = models.weights(kept, position, data)
-        fine = kept.name.endswith("-fine-tuned")
+        fine = kept.name == model_name(depth.depth, "fine-tuned")
         if fine and tuned is not None and tuned.evaluation.diverged[position]:
             continue
         points = [point for point in _points(depth, position) if point.key.startswith(FINE_TUNED) == fine]
@@ -343,20 +385,18 @@ def _aggregates(rows: pd.DataFrame, finished: dict[tuple[str, int], int]) -> lis
     ]
 
 
-def _last_word(study: Study, arm: str, metrics: pd.DataFrame, finished: dict[tuple[str, int], int]) -> Iterator[Point]:
+def _last_word(arm: str, metrics: pd.DataFrame, finished: dict[tuple[str, int], int]) -> Iterator[Point]:
     """An arm in a few numbers, for the runs table and for search: its last depth, and the one that validation chose."""
-    found = comparison.final_scores(metrics, arm) | _chosen(study, arm, metrics)
+    found = comparison.final_scores(metrics, arm) | _chosen(arm, metrics)
     last, when = int(found["final_depth"]), max(time for (owner, _), time in finished.items() if owner == arm)
     return (Point(name, value, last, when) for name, value in found.items())
 
 
-def _chosen(study: Study, arm: str, metrics: pd.DataFrame) -> dict[str, float]:
+def _chosen(arm: str, metrics: pd.DataFrame) -> dict[str, float]:
     """The depth to keep, chosen on the validation part alone; nothing where there is none, or too few seeds."""
-    if not study.data.split.validation:
-        return {}
     try:
         choice = selection.chosen_depth(metrics, arm)
-    except StudyError:  # no depth at which two seeds and half of all are intact
+    except StudyError:  # no validation part, or no depth at which two seeds and half of all are intact
         return {}
     return {"best_depth": float(choice.depth), "best_depth_validation": choice.mean}
 
