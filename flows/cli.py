@@ -147,6 +147,19 @@ def plan(study: str, pilot: int | None, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+def compare(runs: tuple[str, ...]) -> None:
+    """Compare tracked runs on the same data with the first of them, paired by the seeds they share.
+
+    RUN is the id of a run, the name of a study for its newest finished run, or study:repeat for a repeat; with /arm
+    behind it, or the id of an arm's run, it is that arm alone.
+    """
+    from flows.comparing import compare_command
+
+    sys.exit(compare_command(runs, environment.root()))
+
+
+@cli.command()
 @click.option("--mlflow-port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of MLflow.")
 @click.option("--prefect-port", type=click.IntRange(1, 65535), default=4200, show_default=True, help="Port of Prefect.")
 def ui(mlflow_port: int, prefect_port: int) -> None:
