@@ -9,12 +9,17 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from benchmarks import main_job, plain_keras, raw_tensorflow
+from benchmarks import main_job, plain_keras, raw_tensorflow, verdicts
 from benchmarks.measuring import Times, run_module
 from layerwise import answers, datasets, engine
+from layerwise.claims.wording import sentence
 from layerwise.study import load
+from tasks.tracking.tracked import Tracked
+from tests.studies import READY
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
@@ -134,3 +139,56 @@ def _layers(weights):
     """A stage's four weight arrays as the raw operations take them: two layers, each bias as one row a seed."""
     kernel, bias, output_kernel, output_bias = weights
     return (kernel, bias[:, np.newaxis]), (output_kernel, output_bias[:, np.newaxis])
+
+
+# --- the table of verdicts ---------------------------------------------------------------------------------
+
+
+def tracked(name: str, verdicts: list[dict[str, str]], *, seconds: int) -> Tracked:
+    """A finished study, as the store holds it."""
+    info = RunInfo("1" * 32, "1", "me", "FINISHED", 1_000, 1_000 + 1_000 * seconds, "active")
+    tags = {"layerwise.study": name, "layerwise.cores": "2", "layerwise.machine": "Linux", "layerwise.answer": "Up."}
+    run = Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
+    nothing = pd.DataFrame()
+    return Tracked(run, {}, nothing, nothing, {"verdicts": verdicts} if verdicts else None, None, "")
+
+
+WORDS = "refuted (p .0100 were the claim true after Holm over 2 claims; level 0.05). A | b is up: mean -1 over 3 seeds."
+
+
+def test_a_row_says_claim_verdict_and_what_it_rests_on():
+    """The sentence stands once, its p-value behind what was found; a bar in it does not break the table."""
+    claim = {"claim": "up", "sentence": "a | b is up", "verdict": "refuted", "words": WORDS}
+    text = verdicts.in_markdown([tracked("one", [claim, claim], seconds=61), tracked("two", [], seconds=59)])
+    lines = text.splitlines()
+    assert lines[0] == (
+        "2 claims of 2 studies: 0 supported, 2 refuted, 0 undecided. All of them took 2 minutes, one after the other,"
+        " on 2 cores (Linux)."
+    )
+    found = "mean -1 over 3 seeds. P .0100 were the claim true after Holm over 2 claims; level 0.05."
+    assert lines[4:] == [
+        f"| [one](studies/one.yaml), 61 s | a \\| b is up | **refuted** | {found} |",
+        f"|  | a \\| b is up | **refuted** | {found} |",
+        "| [two](studies/two.yaml), 59 s | none | | Up. |",
+    ]
+
+
+def test_the_table_goes_between_its_marks():
+    """All else on the page stays, and a page without both marks is refused."""
+    page = f"before\n{verdicts.BEGIN}\nold\n{verdicts.END}\nafter\n"
+    assert verdicts.replaced(page, "new") == page.replace("old", "new")
+    with pytest.raises(ValueError, match="once each in the page"):
+        verdicts.replaced("no marks", "new")
+
+
+def test_the_readme_holds_a_verdict_on_every_claim():
+    """Every ready-made study has its rows, one for each claim as it is worded today, with one of three verdicts."""
+    page = verdicts.README.read_text(encoding="utf-8")
+    table = page.partition(verdicts.BEGIN)[2].partition(verdicts.END)[0]
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines() if line.startswith("| ")][1:]
+    studies = {name: load(name) for name in READY}
+    named = [row[0].removeprefix("| ").partition("]")[0].removeprefix("[") for row in rows]
+    assert [name for name in named if name] == list(studies)
+    claimed = [sentence(study, claim) for study in studies.values() for claim in (study.claims or {}).values()]
+    assert [row[1] for row in rows] == claimed
+    assert {row[2] for row in rows} <= {"**supported**", "**refuted**", "**undecided**"}
