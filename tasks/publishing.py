@@ -33,6 +33,7 @@ from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate, Serving
 from tasks.tracking.tracked import SCORES, STUDY_FILE
+from tasks.tracking.views import PAIRED
 
 if TYPE_CHECKING:
     from layerwise.models import Architecture
@@ -184,8 +185,8 @@ def _publish_differences(publisher: Publisher, run_id: str, study: Study, summar
         return
     publisher.table(run_id, DIFFERENCES, comparison.as_table(found))
     for one in found:
-        # A slash opens a section of its own on MLflow's page.
-        pair, when = f"{one.arm}_minus_{one.minus}/{one.metric}", _later(summary, one)
+        # What stands before a slash is a section of MLflow's page, which sorts them: this one comes behind the arms'.
+        pair, when = f"{PAIRED}/{one.arm}_minus_{one.minus}_{one.metric}", _later(summary, one)
         described = {name: getattr(one.values, name) for name in ("seeds", "mean", "sd", "ci_low", "ci_high")}
         publisher.metrics(
             run_id, [Point(f"{pair}_{name}", value, one.depth, when) for name, value in described.items()]

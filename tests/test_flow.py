@@ -314,7 +314,7 @@ def test_study_run_carries_differences_of_arms(lab: Lab, claiming: Study, claime
     history, metrics = lab.history(run), claimed.metrics
     last = metrics[metrics["depth"] == 2].pivot_table(index="seed", columns="arm", values="test_accuracy")
     differences = (last["greedy"] - last["end_to_end"]).to_numpy()
-    pair = "greedy_minus_end_to_end/test_accuracy"
+    pair = "paired/greedy_minus_end_to_end_test_accuracy"
     assert history[f"{pair}_mean"] == {2: differences.mean()}
     assert history[f"{pair}_seeds"] == {2: 3}
     assert (history[f"{pair}_ci_low"][2], history[f"{pair}_ci_high"][2]) == t_interval(differences)
@@ -364,7 +364,7 @@ def test_a_study_that_failed_decides_nothing(lab: Lab, claiming: Study, monkeypa
     assert lab.history(run) == {}
     completed = lab.run(asked)
     assert completed.verdicts is not None
-    assert set(lab.history(lab.runs(asked, "study")[0])["greedy_minus_end_to_end/test_accuracy_mean"]) == {2}
+    assert set(lab.history(lab.runs(asked, "study")[0])["paired/greedy_minus_end_to_end_test_accuracy_mean"]) == {2}
 
 
 # --- stopping ----------------------------------------------------------------------------------------------
