@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import CHECKOUT
 from flows import environment
+from layerwise.claims.wording import p_value
 from layerwise.study import StudyError, load, shipped
 
 if TYPE_CHECKING:
@@ -123,11 +124,14 @@ def _verdicts(run: Tracked) -> list[dict[str, Any]]:
 
 
 def _found(one: dict[str, Any]) -> str:
-    """What decided a claim, without the sentence that stands beside it."""
+    """What decided a claim, in a line: the estimate and p; or why nothing did. The report has the rest."""
     sentence = one["sentence"][:1].upper() + one["sentence"][1:]
-    basis, _, found = one["words"].partition(f"{sentence}: ")
-    tested = re.search(r"\((p [^)]*)\)", basis)
-    return f"{found} {tested[1][0].upper()}{tested[1][1:]}." if tested else found
+    found, *why = one["words"].partition(f"{sentence}: ")[2].removesuffix(".").split(". ")
+    estimate = re.split(r"; |(?<=seeds), ", found)[0]
+    if one["verdict"] == "undecided":
+        return f"{estimate}. {why[-1]}"
+    p = one["p_adjusted"] if one["verdict"] == "supported" else one["p_against_adjusted"]
+    return f"{estimate}; p {p_value(p)}"
 
 
 def _cell(text: str) -> str:

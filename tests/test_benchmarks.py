@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -144,7 +145,7 @@ def _layers(weights):
 # --- the table of verdicts ---------------------------------------------------------------------------------
 
 
-def tracked(name: str, verdicts: list[dict[str, str]], *, seconds: int) -> Tracked:
+def tracked(name: str, verdicts: list[dict[str, Any]], *, seconds: int) -> Tracked:
     """A finished study, as the store holds it."""
     info = RunInfo("1" * 32, "1", "me", "FINISHED", 1_000, 1_000 + 1_000 * seconds, "active")
     tags = {"layerwise.study": name, "layerwise.cores": "2", "layerwise.machine": "Linux", "layerwise.answer": "Up."}
@@ -153,22 +154,29 @@ def tracked(name: str, verdicts: list[dict[str, str]], *, seconds: int) -> Track
     return Tracked(run, {}, nothing, nothing, {"verdicts": verdicts} if verdicts else None, None, "")
 
 
-WORDS = "refuted (p .0100 were the claim true after Holm over 2 claims; level 0.05). A | b is up: mean -1 over 3 seeds."
+def claimed(verdict: str, found: str) -> dict[str, Any]:
+    """What a run says of a claim: the verdict, its p-values, and what it found, in words."""
+    words = f"{verdict} (p .0100 were the claim false; level 0.05). A | b is up: {found}"
+    said = {"claim": "up", "sentence": "a | b is up", "verdict": verdict, "words": words}
+    return said | {"p_adjusted": 0.01, "p_against_adjusted": 0.02}
 
 
 def test_a_row_says_claim_verdict_and_what_it_rests_on():
-    """The sentence stands once, its p-value behind what was found; a bar in it does not break the table."""
-    claim = {"claim": "up", "sentence": "a | b is up", "verdict": "refuted", "words": WORDS}
-    text = verdicts.in_markdown([tracked("one", [claim, claim], seconds=61), tracked("two", [], seconds=59)])
-    lines = text.splitlines()
+    """Estimate and p of what was decided, the reason of what was not; a bar in a sentence does not break the table."""
+    found = "mean -0.1 (95 % interval -0.2 to 0.5) over 3 seeds, 50 % of which show what is claimed; of 3 seeds 1 broke"
+    shown = "mean -0.1 (95 % interval -0.2 to 0.5) over 3 seeds"
+    decided = [claimed("supported", f"{found}."), claimed("refuted", f"{found}.")]
+    undecided = claimed("undecided", f"{found}. About 5 seeds would decide it with probability .8, if so.")
+    runs = [tracked("one", [*decided, undecided], seconds=61), tracked("two", [], seconds=59)]
+    lines = verdicts.in_markdown(runs).splitlines()
     assert lines[0] == (
-        "2 claims of 2 studies: 0 supported, 2 refuted, 0 undecided. All of them took 2 minutes, one after the other,"
+        "3 claims of 2 studies: 1 supported, 1 refuted, 1 undecided. All of them took 2 minutes, one after the other,"
         " on 2 cores (Linux)."
     )
-    found = "mean -1 over 3 seeds. P .0100 were the claim true after Holm over 2 claims; level 0.05."
     assert lines[4:] == [
-        f"| [one](studies/one.yaml), 61 s | a \\| b is up | **refuted** | {found} |",
-        f"|  | a \\| b is up | **refuted** | {found} |",
+        f"| [one](studies/one.yaml), 61 s | a \\| b is up | **supported** | {shown}; p .0100 |",
+        f"|  | a \\| b is up | **refuted** | {shown}; p .0200 |",
+        f"|  | a \\| b is up | **undecided** | {shown}. About 5 seeds would decide it with probability .8, if so |",
         "| [two](studies/two.yaml), 59 s | none | | Up. |",
     ]
 
