@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -157,6 +158,23 @@ def compare(runs: tuple[str, ...]) -> None:
     from flows.comparing import compare_command
 
     sys.exit(compare_command(runs, environment.root()))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to this file.")
+@click.option("--markdown", is_flag=True, help="Print it as Markdown, and write no file.")
+@click.option("--no-open", is_flag=True, help="Do not open it in the browser.")
+def report(run: str, output: Path | None, markdown: bool, no_open: bool) -> None:
+    """Write the report of a run as one HTML file, say where, and open it in the browser.
+
+    RUN is the name of a study, for its newest finished run; STUDY:REPEAT, for a repeat; or the id of a run in MLflow.
+    """
+    if markdown and output is not None:
+        raise click.UsageError("--markdown prints and --output writes; give one of them.")
+    from flows.reporting import report_command
+
+    sys.exit(report_command(run, output=output, as_text=markdown, may_open=not no_open, root=environment.root()))
 
 
 @cli.command()

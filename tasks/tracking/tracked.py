@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from tasks.tracking.answers import DIFFERENCES, RESULTS, VERDICTS, stored_file
+from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, VERDICTS, stored_file, stored_table
 from tasks.tracking.runs import ARM, ARMS, KIND, REPEAT, RUN_KEY, STUDY, tree_runs
 from tasks.tracking.store import TrackingError
 
@@ -45,6 +45,7 @@ class Tracked:
         table: its summary over seeds.
         verdicts: what the run found of each claim, as plain JSON; None without claims.
         differences: how arms differ, paired by seed; None where no two are compared.
+        costs: time and memory of every stage; None of a run from before they were kept.
         data_digest: digest of the data; empty where none was logged.
     """
 
@@ -54,6 +55,7 @@ class Tracked:
     table: pd.DataFrame
     verdicts: dict[str, Any] | None
     differences: pd.DataFrame | None
+    costs: pd.DataFrame | None
     data_digest: str
 
     @property
@@ -106,7 +108,6 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
     """
     document = yaml.safe_load(_required(client, run, STUDY_FILE))
     verdicts = stored_file(client, run, VERDICTS)
-    differences = stored_file(client, run, DIFFERENCES)
     used = run.inputs.dataset_inputs if run.inputs else []
     return Tracked(
         run,
@@ -114,7 +115,8 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
         metrics=pd.read_csv(io.BytesIO(_required(client, run, SCORES))),
         table=pd.read_csv(io.BytesIO(_required(client, run, RESULTS))),
         verdicts=None if verdicts is None else json.loads(verdicts),
-        differences=None if differences is None else pd.read_csv(io.BytesIO(differences)),
+        differences=stored_table(client, run, DIFFERENCES),
+        costs=stored_table(client, run, COSTS),
         data_digest=used[0].dataset.digest if used else "",
     )
 
