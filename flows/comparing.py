@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from flows.printing import DONE, print_table, say
+from flows.reporting import deliver, plain, reports_folder, safe_word
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
@@ -24,11 +26,14 @@ SHOWN = ("arm", "depth", "seeds", "mean difference", "95 % interval", "ahead", "
 OUTCOMES = ("broken, here : there", "p, McNemar")
 
 
-def compare_command(said: Sequence[str], root: Path) -> int:
-    """Print how runs differ from the first of them. Returns the exit status.
+def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, may_open: bool, root: Path) -> int:
+    """Print how runs differ from the first of them, and write it as a page. Returns the exit status.
 
     Args:
         said: the runs, as :func:`tasks.tracking.tracked.find_arm` takes them.
+        output: the file to write; one in ``<root>/mlruns/reports``, if left out.
+        as_text: whether the page is printed as Markdown instead.
+        may_open: whether the file is opened in the user's browser, where standard output is a terminal.
         root: where runs are.
 
     Raises:
@@ -38,8 +43,16 @@ def compare_command(said: Sequence[str], root: Path) -> int:
         raise StudyError(f"compare: received {len(said)} run; expected two or more: name another one")
     from layerwise.across import compare_runs
 
-    _print(compare_runs(_runs(said, root)), Console())
-    return DONE
+    found = compare_runs(_runs(said, root))
+    from layerwise import report
+
+    page = report.across_page(found)
+    if as_text:
+        click.echo(plain(report.markdown(page)), nl=False)
+        return DONE
+    _print(found, Console())
+    place = reports_folder(root) / f"compare-{'-'.join(safe_word(run.name) for run in found.runs)[:200]}.html"
+    return deliver(report.html(page).encode(), output, place, may_open=may_open)
 
 
 def _runs(said: Sequence[str], root: Path) -> list[RunScores]:

@@ -46,9 +46,26 @@ def report_command(said: str, *, output: Path | None, as_text: bool, may_open: b
     except (TrackingError, NoReport) as problem:
         return refuse(str(problem), WRONG_REQUEST)
     if as_text:
-        click.echo(_plain(content.decode()), nl=False)
+        click.echo(plain(content.decode()), nl=False)
         return DONE
-    place = output or root / "mlruns" / "reports" / _file_name(run)
+    return deliver(content, output, reports_folder(root) / _file_name(run), may_open=may_open)
+
+
+def reports_folder(root: Path) -> Path:
+    """Where pages are written that nobody named a file for."""
+    return root / "mlruns" / "reports"
+
+
+def deliver(content: bytes, output: Path | None, otherwise: Path, *, may_open: bool) -> int:
+    """Write a page, say where, and open it in the user's browser if there is one. Returns the exit status.
+
+    Args:
+        content: of the file.
+        output: the file that the user named, if they did.
+        otherwise: the file where they did not.
+        may_open: whether it is opened, where standard output is a terminal.
+    """
+    place = output or otherwise
     try:
         _write(place, content)
     except OSError as error:
@@ -113,8 +130,12 @@ def _file_name(run: Run) -> str:
 
     tags = run.data.tags
     words = (tags.get(STUDY, ""), tags.get(REPEAT, ""), run.info.run_id[:8])
-    safe = (re.sub(r"[^A-Za-z0-9._-]+", "_", word).strip(".-_")[:100] for word in words)
-    return f"{'-'.join(filter(None, safe))}.html"
+    return f"{'-'.join(filter(None, map(safe_word, words)))}.html"
+
+
+def safe_word(word: str) -> str:
+    """A word as a part of a file's name, whatever a tracker says."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", word).strip(".-_")[:100]
 
 
 def _write(place: Path, content: bytes) -> None:
@@ -128,7 +149,7 @@ def _write(place: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text without characters that would steer the terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
 

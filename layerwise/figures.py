@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from layerwise.datasets import View
 from layerwise.statistics import intact, main_score
@@ -220,6 +221,7 @@ def differences(found: pd.DataFrame, claimed: Sequence[bool], *, unit: str) -> F
         axes.plot(row["mean"], place, "o" if is_claimed else "s", ms=5, mfc=None if is_claimed else "white", **look)
     axes.set_yticks(range(len(found)), [_pair(row) for row in found.to_dict("records")], fontsize=9)
     axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # long names leave the axis little room
     axes.set_xlabel(unit)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)

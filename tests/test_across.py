@@ -8,6 +8,7 @@ import pytest
 
 from layerwise import statistics
 from layerwise.across import RunScores, compare_runs
+from layerwise.report import across_page, html, markdown
 from layerwise.study import StudyError
 
 OLD, NEW = [0.70, 0.72, 0.71, 0.69], [0.74, 0.75, 0.73, 0.74, 0.99]
@@ -105,3 +106,32 @@ def test_a_run_whose_seeds_all_diverged_is_compared_without_numbers():
     assert (one.values.seeds, one.broken, one.other_broken) == (0, 4, 0)
     assert np.isnan(one.values.mean)
     assert np.isnan(one.sign_flip_p)
+
+
+def test_the_page_says_what_was_found_and_what_not_to_make_of_it():
+    """Each pair at the last shared depth in words, with n, interval and both p-values; settings; and the caveats."""
+    found = compare_runs([run("old", {"a": OLD, "b": OLD}, noise="<b>"), run("new", {"a": NEW})])
+    page = across_page(found)
+    text = markdown(page)
+    assert text.startswith("# new against old\n")
+    assert (
+        "- **new/a minus old/a** at depth 2: +0.0350 (95 % interval +0.0145 to +0.0555) over 4 seeds; p .1250, .2500"
+        " after Holm."
+    ) in text
+    assert "Without a counterpart, and left out: b in old." in text
+    assert "| new/a | old/a | noise | - | &lt;b&gt; |" in text
+    assert "Explored, not claimed." in text
+    assert "seeds that one run alone has are left out" in text
+    drawn = html(page)
+    assert drawn.count("<svg") == 1
+    assert "<b>" not in drawn
+    assert html(across_page(found)) == drawn
+
+
+def test_the_page_of_runs_that_broke_shows_counts_in_place_of_numbers():
+    """Without an intact pair there is no figure and no mean; McNemar's test says how far the runs differ."""
+    broken = run("new", {"greedy": OLD})
+    broken.metrics["diverged"] = True
+    text = markdown(across_page(compare_runs([run("old", {"greedy": OLD}), broken])))
+    assert "at depth 2: no seed is intact in both, so there is nothing to compare." in text
+    assert "| new/greedy minus old/greedy | 1 | 4 | 0 | .1250 |" in text

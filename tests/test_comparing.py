@@ -70,6 +70,9 @@ def test_two_runs_are_paired_by_seed(tracked: Path):
         for depth in "123"
     ]
     assert ["longer/greedy", "epochs", "9", "2"] in lines
+    page = tracked / "mlruns" / "reports" / "compare-plain-longer.html"
+    assert done.stdout.splitlines()[-1] == str(page)
+    assert page.read_text().startswith("<!DOCTYPE html>")
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "mlflow" in imported
     assert not imported & {"tensorflow", "prefect", "keras"}

@@ -157,10 +157,10 @@ def differences(run: StudyRun) -> Section:
                 " arm is ahead. The number after each pair is n, the seeds intact in both.",
             )
         )
-    blocks += [_how_far(main, marked, f"test {named}"), _how_sure(main, marked, f"test {named}")]
+    blocks += [how_far(main, marked, f"test {named}"), how_sure(main, marked, f"test {named}")]
     others = found[found["metric"] != metric]
     if not others.empty:
-        blocks.append(_how_far(others, [_place(row) in claimed for row in others.to_dict("records")], "other parts"))
+        blocks.append(how_far(others, [_place(row) in claimed for row in others.to_dict("records")], "other parts"))
     return Section("Differences between arms", blocks)
 
 
@@ -200,7 +200,14 @@ def _at(row: dict[str, Any]) -> str:
     return str(row["depth"]) if same else f"{row['depth']} / {row['other_depth']}"
 
 
-def _how_far(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+def how_far(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+    """The differences described: means, intervals, spread.
+
+    Args:
+        found: a row for each pair and depth, as :func:`layerwise.comparison.as_table` gives.
+        claimed: for each row, whether a claim speaks of it.
+        what: of what they are.
+    """
     several = found["metric"].nunique() > 1 or what == "other parts"
     scores = [Column("score", numeric=False)] if several else []
     rows = [
@@ -226,7 +233,8 @@ def _how_far(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
     )
 
 
-def _how_sure(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+def how_sure(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+    """The differences tested; the arguments are those of :func:`how_far`."""
     rows = [
         (
             _pair(row),
