@@ -13,6 +13,7 @@ import pandas as pd
 from flows.printing import in_one_line
 from layerwise import answers, selection, statistics
 from layerwise.claims import Verdicts, decide
+from layerwise.costs import Costs
 from layerwise.selection import Chosen
 from layerwise.stages import Block, Depth
 from layerwise.study import Study, StudyError
@@ -43,7 +44,7 @@ class Outcome:
 
 @dataclass
 class Trained:
-    """What has been trained so far: the scores, curves and times that the summary needs, and what went wrong."""
+    """What has been trained so far: the scores, curves, times and costs that the summary needs, and what went wrong."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Trained:
     failures: dict[str, str] = field(default_factory=dict)
     unpublished: list[str] = field(default_factory=list)
     examples: dict[str, list[Depth]] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
 
     def add(self, depth: Depth) -> None:
         """Take in one depth of one block."""
@@ -90,7 +92,15 @@ class Trained:
         verdicts = outcome.verdicts.as_json() if outcome.verdicts else None
         seeds = study.seeds if study.stop is None else None if self.failures else outcome.seeds
         return Summary(
-            outcome.metrics, outcome.table, curves, self.finished, self.examples, seeds, verdicts, outcome.chosen
+            metrics=outcome.metrics,
+            table=outcome.table,
+            curves=curves,
+            finished=self.finished,
+            examples=self.examples,
+            costs=self.costs.table(),
+            seeds=seeds,
+            verdicts=verdicts,
+            chosen=outcome.chosen,
         )
 
 

@@ -5,9 +5,9 @@ The colours are Okabe and Ito's, then Tol's, which colour-blind readers can tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from layerwise.datasets import View
 from layerwise.statistics import intact, main_score
@@ -30,6 +31,19 @@ MOST_WITH_SEEDS = 4
 
 MARKS = ("mean", "95 % interval", "every seed", "collapsed seeds (x)", "median where none is intact (dotted)")
 """What figures by depth may show, in the words of their titles."""
+
+
+def of_scores(metrics: pd.DataFrame, table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Every figure of scores by depth that a study has numbers for, with its name.
+
+    Args:
+        metrics: one row per arm, seed and depth.
+        table: its summary.
+    """
+    yield f"{main_score(metrics)}_by_depth", score_by_depth(metrics, table)
+    if "train_reconstruction_mse" in metrics and metrics["train_reconstruction_mse"].notna().any():
+        yield "reconstruction_by_depth", reconstruction_by_depth(metrics, table)
+    yield "live_units_by_depth", live_units_by_depth(metrics, table)
 
 
 def score_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -190,10 +204,93 @@ def loss_curves(curves: dict[str, list[np.ndarray]]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str, *, metadata: dict[str, None] | None = None) -> None:
-    """Write a figure, the same bytes for the same numbers: no date, fixed identifiers."""
+def differences(found: pd.DataFrame, claimed: Sequence[bool], *, unit: str) -> Figure:
+    """How far arms are apart: the mean difference of each pair with its 95 % interval, a row each.
+
+    Args:
+        found: a row for each pair and depth, as :func:`layerwise.comparison.as_table` gives, of one metric.
+        claimed: for each row, whether a claim speaks of it; its mark is filled then, and open otherwise.
+        unit: what the horizontal axis shows, with its unit.
+    """
+    figure = Figure(figsize=(9, 1.3 + 0.28 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    for place, (row, is_claimed) in enumerate(zip(found.to_dict("records"), claimed, strict=True)):
+        look: dict[str, Any] = {"color": COLOURS[0] if is_claimed else COLOURS[6], "zorder": 2}
+        axes.hlines(place, row["ci_low"], row["ci_high"], linewidth=1.6, **look)
+        axes.plot(row["mean"], place, "o" if is_claimed else "s", ms=5, mfc=None if is_claimed else "white", **look)
+    axes.set_yticks(range(len(found)), [_pair(row) for row in found.to_dict("records")], fontsize=9)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # long names leave the axis little room
+    axes.set_xlabel(unit)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    marks = {"claimed (dot)": any(claimed), "explored (open square)": not all(claimed)}
+    told = ", ".join(mark for mark, used in marks.items() if used)
+    figure.suptitle(f"Paired mean difference, 95 % interval; {told}", fontsize=11)
+    return figure
+
+
+def _pair(row: dict[str, Any]) -> str:
+    same = row["depth"] == row["other_depth"]
+    depth = f"depth {row['depth']}" if same else f"depths {row['depth']} and {row['other_depth']}"
+    return f"{row['arm']} minus {row['minus']}, {depth}, n = {row['seeds']}"
+
+
+def evidence(found: Sequence[Mapping[str, Any]], low: float | None, high: float | None, *, what: str) -> Figure:
+    """What the tests of a claim estimate, against the values for which it holds; a row each.
+
+    Args:
+        found: for each test ``depth``, ``seeds``, ``estimate``, ``low`` and ``high`` (95 %), ``family_low`` and
+            ``family_high`` (at the level of the family of claims); ``None`` where a number is not known.
+        low: below it the claim does not hold; ``None`` if there is no such limit.
+        high: above it.
+        what: what is estimated.
+    """
+    figure = Figure(figsize=(9, 1.1 + 0.26 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    for place, one in enumerate(found):
+        number = {key: np.nan if one[key] is None else float(one[key]) for key in SPAN}
+        axes.hlines(place, number["family_low"], number["family_high"], color=COLOURS[6], linewidth=0.9, zorder=2)
+        axes.hlines(place, number["low"], number["high"], color=COLOURS[6], linewidth=2.6, zorder=3)
+        axes.plot(number["estimate"], place, "o", color=COLOURS[6], ms=5.5, zorder=4)
+    axes.set_yticks(range(len(found)), [f"depth {one['depth']}, n = {one['seeds']}" for one in found], fontsize=9)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    _shade(axes, low, high)
+    axes.set_xlabel(what)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+SPAN = ("estimate", "low", "high", "family_low", "family_high")
+
+
+def _shade(axes: Axes, low: float | None, high: float | None) -> None:
+    """Where a claim holds, with the limits as lines; the axis reaches beyond each."""
+    known = [limit for limit in (low, high) if limit is not None]
+    left, right = axes.get_xlim()
+    left, right = min(left, *known), max(right, *known)
+    margin = 0.06 * ((right - left) or 1)
+    left, right = left - margin, right + margin
+    axes.axvspan(left if low is None else low, right if high is None else high, color=COLOURS[5], alpha=0.22, lw=0)
+    for limit in known:
+        axes.axvline(limit, color=COLOURS[0], linewidth=1.2, linestyle="--")
+    axes.set_xlim(left, right)
+
+
+def save(figure: Figure, place: str | BinaryIO, *, metadata: dict[str, None] | None = None) -> None:
+    """Write a figure, the same bytes for the same numbers: no date, fixed identifiers.
+
+    Args:
+        figure: what is drawn.
+        place: a path, whose ending says the format, or a stream, which gets an SVG.
+        metadata: what the file says of itself, by the format's names.
+    """
+    kind = place.rpartition(".")[2] if isinstance(place, str) else "svg"
     with mpl.rc_context({"svg.hashsalt": "layerwise", "svg.fonttype": "path"}):
-        figure.savefig(path, dpi=120, metadata=metadata or ({"Date": None} if path.endswith(".svg") else None))
+        figure.savefig(place, format=kind, dpi=120, metadata=metadata or ({"Date": None} if kind == "svg" else None))
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ class StageResult:
         digest: identity of the result.
         finished: when it was computed, milliseconds since 1970.
         seconds: how long the computation took.
+        peak_memory: the most memory that the process had held when it was through, in bytes; None where that is not
+            known, as of results that were stored before it was recorded.
     """
 
     stage: str
@@ -86,6 +88,7 @@ class StageResult:
     digest: str
     finished: int
     seconds: float
+    peak_memory: int | None = None
 
 
 Chain = tuple[StageResult, ...]
@@ -106,6 +109,8 @@ class Evaluation:
         collapsed: ``(seeds,)`` bool, see :func:`layerwise.outcomes.collapsed`; False without a reconstruction.
         digest: identity of the scores.
         finished: when they were computed, milliseconds since 1970.
+        seconds: how long that took; None where it is not known, as of scores that were stored before it was recorded.
+        peak_memory: as of a :class:`StageResult`.
     """
 
     depth: int
@@ -114,6 +119,8 @@ class Evaluation:
     collapsed: np.ndarray
     digest: str
     finished: int
+    seconds: float | None = None
+    peak_memory: int | None = None
 
 
 def model_name(depth: int, what: str = "") -> str:

@@ -11,6 +11,7 @@ from layerwise import comparison, statistics
 from layerwise.selection import Chosen
 from layerwise.study import Study
 from layerwise.study.scores import is_tuned
+from tasks.tracking.answers import REPORT
 from tasks.tracking.runs import RunTree
 from tasks.tracking.views import arms_page
 
@@ -79,7 +80,8 @@ def _what_it_is(study: Study, tree: RunTree, chosen: Chosen) -> str:
         f"**What it is.** {f'A classifier of {classes} classes' if classes else 'A predictor of numbers'} with"
         f" {chosen.depth} hidden layer{'s' * (chosen.depth > 1)} ({layers}){tuned}: what the arm `{chosen.arm}` left at"
         f" depth {chosen.depth} with [seed {chosen.seed}]({_page(tree, tree.seed_run(chosen.arm, chosen.seed))})."
-        f" [The study's run]({_page(tree, tree.study_run_id)}) has the answer, figures, and every score."
+        f" [The study's run]({_page(tree, tree.study_run_id)}) has every score, and"
+        f" [its report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) the answer."
     )
 
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import comparison, figures, selection, stages, statistics
+from layerwise import comparison, figures, report, selection, stages, statistics
 from layerwise.answers import FINE_TUNED
-from layerwise.datasets import Data, content_digest
+from layerwise.datasets import Data, class_balance, content_digest
 from layerwise.selection import Chosen
 from layerwise.stages import Depth, Evaluation, Network, model_name
 from layerwise.study import Procedure, Study, StudyError
@@ -29,16 +29,20 @@ from layerwise.study.scores import is_tuned
 from tasks import notes, serving
 from tasks.provenance import provenance
 from tasks.results import read_back
-from tasks.tracking.answers import CLAIM, DIFFERENCES, VERDICTS
+from tasks.tracking.answers import CLAIM, COSTS, DIFFERENCES, REPORT, REPORT_AS_TEXT, RESULTS, VERDICTS, stored_table
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.registry import CHOSEN, REGISTERED, Candidate, register
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate, Serving
 from tasks.tracking.tracked import SCORES, STUDY_FILE
+from tasks.tracking.views import PAIRED
 
 if TYPE_CHECKING:
     from layerwise.models import Architecture
+
+MAX_TAG = 1000
+"""Characters of what is said of the data's targets; class names may be of any length."""
 
 _publishers: dict[str, Publisher] = {}
 
@@ -53,6 +57,7 @@ class Summary:
         curves: arm -> depth -> ``(seeds, epochs)`` loss curves of the stage that made it.
         finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
         examples: arm -> every depth of its first block, whose first seed's networks are drawn.
+        costs: time and memory of every stage, as :meth:`layerwise.costs.Costs.table` gives.
         seeds: how many every arm comes to; None where a failure keeps a study that stops early from settling that.
         verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
         chosen: the network that validation chose; none without a validation part, or where something failed.
@@ -63,6 +68,7 @@ class Summary:
     curves: dict[str, dict[int, np.ndarray]]
     finished: dict[tuple[str, int], int]
     examples: dict[str, list[Depth]]
+    costs: pd.DataFrame
     seeds: int | None
     verdicts: dict[str, Any] | None = None
     chosen: Chosen | None = None
@@ -152,11 +158,9 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
             publisher.figure(run_id, f"{name}.png", figure)
         _publish_datasets(publisher, run_id, study, data)
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
-    _publish_study(publisher, tree, study, data, summary)
+    told = _publish_study(publisher, tree, study, data, summary)
     key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
-    create_markdown_artifact(
-        notes.answer_note(study, metrics, table, summary.chosen), key=key, description=study.question
-    )
+    create_markdown_artifact(told, key=key, description=study.question)
 
 
 @task(name="register", task_run_name="register the chosen model")
@@ -198,7 +202,8 @@ def close_tree(tree: RunTree, status: Status, failed_arms: Sequence[str] = ()) -
     close_runs(publisher.client, tree, status=status, failed_arms=failed_arms)
 
 
-def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> None:
+def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> str:
+    """Send what belongs to all arms; returns the report as Markdown."""
     run_id, metrics, table = tree.study_run_id, summary.metrics, summary.table
     publisher.text(run_id, STUDY_FILE, yaml.safe_dump(study.canonical(), sort_keys=False, allow_unicode=True))
     publisher.table(run_id, SCORES, metrics)
@@ -206,32 +211,68 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
         for suffix in ("png", "svg"):
             publisher.figure(run_id, f"figures/{name}.{suffix}", figure)
     _publish_datasets(publisher, run_id, study, data)
-    _publish_differences(publisher, run_id, study, summary)
+    differences = _publish_differences(publisher, run_id, study, summary)
     _publish_verdicts(publisher, run_id, summary.verdicts)
-    answer = "\n".join(statistics.in_words(metrics))
-    note = notes.study_note(study, tree, metrics, table, summary.chosen)
-    publisher.tags(run_id, {"layerwise.answer": answer, NOTE: note})
+    told = {"answer": "\n".join(statistics.in_words(metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
+    publisher.tags(run_id, {f"layerwise.{name}": value for name, value in told.items()})
+    publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.chosen)})
     if summary.chosen is not None:
         publisher.tags(run_id, {CHOSEN: summary.chosen.place})
+    costs = _publish_costs(publisher, run_id, summary.costs)
+    origin = report.origin_of(publisher.tags_of(run_id))
+    found = report.StudyRun(study, metrics, table, summary.verdicts, differences, costs, origin, data.digest)
+    text = _publish_report(publisher, run_id, found)
     # Last, since a finished study is answered from it: what comes before is then there.
-    publisher.table(run_id, "results.csv", table)
+    publisher.table(run_id, RESULTS, table)
+    return text
 
 
-def _publish_differences(publisher: Publisher, run_id: str, study: Study, summary: Summary) -> None:
-    """How the arms that a study compares differ, paired by seed: a table, and metrics at step = depth of the first."""
+def _publish_report(publisher: Publisher, run_id: str, found: report.StudyRun) -> str:
+    """Send the report, and return it as Markdown."""
+    page = report.study_page(found)
+    text = report.markdown(page)
+    publisher.text(run_id, REPORT, report.html(page))
+    publisher.text(run_id, REPORT_AS_TEXT, text)
+    return text
+
+
+def _publish_costs(publisher: Publisher, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
+    """Send what the stages took, and return it: what was sent of the very same stages before stays.
+
+    Where results were cleaned, stages were trained again, in other times: what stands tells of the same bits.
+    """
+    held = stored_table(publisher.client, publisher.client.get_run(run_id), COSTS)
+    if held is not None and _stages_of(held) == _stages_of(found):
+        return held
+    publisher.table(run_id, COSTS, found)
+    return found
+
+
+def _stages_of(costs: pd.DataFrame) -> str:
+    """Which stages costs are of."""
+    return costs.drop(columns=["seconds", "peak_memory_bytes"]).to_csv(index=False)
+
+
+def _publish_differences(publisher: Publisher, run_id: str, study: Study, summary: Summary) -> pd.DataFrame | None:
+    """Send how the arms that a study compares differ, and return it: a table, and metrics at step = depth of the first.
+
+    There is none where no two arms are complete.
+    """
     complete = {arm for arm in study.arms if _is_complete(study, arm, summary)}
     metrics = summary.metrics[summary.metrics["arm"].isin(complete)]
     found = comparison.all_differences(study, metrics) if len(complete) > 1 else []
     if not found:
-        return
-    publisher.table(run_id, DIFFERENCES, comparison.as_table(found))
+        return None
+    table = comparison.as_table(found)
+    publisher.table(run_id, DIFFERENCES, table)
     for one in found:
-        # A slash opens a section of its own on MLflow's page.
-        pair, when = f"{one.arm}_minus_{one.minus}/{one.metric}", _later(summary, one)
+        # What stands before a slash is a section of MLflow's page, which sorts them: this one comes behind the arms'.
+        pair, when = f"{PAIRED}/{one.arm}_minus_{one.minus}_{one.metric}", _later(summary, one)
         described = {name: getattr(one.values, name) for name in ("seeds", "mean", "sd", "ci_low", "ci_high")}
         publisher.metrics(
             run_id, [Point(f"{pair}_{name}", value, one.depth, when) for name, value in described.items()]
         )
+    return table
 
 
 def _later(summary: Summary, one: comparison.Difference) -> int:
@@ -256,10 +297,7 @@ def _is_complete(study: Study, arm: str, summary: Summary) -> bool:
 def _study_figures(
     study: Study, data: Data, metrics: pd.DataFrame, table: pd.DataFrame
 ) -> Iterator[tuple[str, Figure]]:
-    yield f"{statistics.main_score(metrics)}_by_depth", figures.score_by_depth(metrics, table)
-    if "train_reconstruction_mse" in metrics and metrics["train_reconstruction_mse"].notna().any():
-        yield "reconstruction_by_depth", figures.reconstruction_by_depth(metrics, table)
-    yield "live_units_by_depth", figures.live_units_by_depth(metrics, table)
+    yield from figures.of_scores(metrics, table)
     if data.features == 2 and data.classes:
         block = next(stages.blocks(study, next(iter(study.arms)), data.digest))
         yield "data", figures.scatter(block.view(data), data.classes, seed=block.seeds[0])

@@ -164,11 +164,15 @@ def _name_of(kind: type) -> str | None:
 
 
 def _rebuilt(name: str, values: dict[str, Any]) -> Any:
-    """The dataclass ``name`` from its fields; a class that has changed since is refused."""
+    """The dataclass ``name`` from its fields; a class that has changed since is refused.
+
+    A field with a default may have come since: results that were stored before stay good without it.
+    """
     module, _, qualname = DATACLASSES[name].partition(":")
     kind = getattr(import_module(module), qualname)
     expected = [field.name for field in dataclasses.fields(kind)]
-    if sorted(values) != sorted(expected):
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    if not needed <= set(values) <= set(expected):
         raise ValueError(f"{name} was stored with {sorted(values)}, but has {sorted(expected)} now")
     return kind(**values)
 

@@ -315,7 +315,7 @@ def test_study_run_carries_differences_of_arms(lab: Lab, claiming: Study, claime
     history, metrics = lab.history(run), claimed.metrics
     last = metrics[metrics["depth"] == 2].pivot_table(index="seed", columns="arm", values="test_accuracy")
     differences = (last["greedy"] - last["end_to_end"]).to_numpy()
-    pair = "greedy_minus_end_to_end/test_accuracy"
+    pair = "paired/greedy_minus_end_to_end_test_accuracy"
     assert history[f"{pair}_mean"] == {2: differences.mean()}
     assert history[f"{pair}_seeds"] == {2: 3}
     assert (history[f"{pair}_ci_low"][2], history[f"{pair}_ci_high"][2]) == t_interval(differences)
@@ -365,7 +365,7 @@ def test_a_study_that_failed_decides_nothing(lab: Lab, claiming: Study, monkeypa
     assert lab.history(run) == {}
     completed = lab.run(asked)
     assert completed.verdicts is not None
-    assert set(lab.history(lab.runs(asked, "study")[0])["greedy_minus_end_to_end/test_accuracy_mean"]) == {2}
+    assert set(lab.history(lab.runs(asked, "study")[0])["paired/greedy_minus_end_to_end_test_accuracy_mean"]) == {2}
 
 
 # --- choosing ----------------------------------------------------------------------------------------------
@@ -419,7 +419,10 @@ def test_the_card_and_the_pages_say_what_was_chosen_and_how(lab: Lab, choosing: 
     assert f"Its test accuracy is {own['test_accuracy'][chosen.seed]:.4f} on 40 rows" in card
     assert "By the validation part alone." in card
     assert "Test scores chose nothing." in card
-    assert f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in card
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert f"({page})" in card
+    assert f"({page}/artifacts/report.html)" in card
+    assert f"the network to keep is that of {chosen.place}." in lab.artifact(run, "report.md").read_text()
     assert datasets.generate(choosing.data).digest in card
     assert len(card) < 5000
     assert run.data.tags["layerwise.chosen"] == chosen.place

@@ -45,6 +45,15 @@ VERDICTS = "verdicts.json"
 DIFFERENCES = "differences.csv"
 """The one that holds how arms differ, paired by seed."""
 
+COSTS = "costs.csv"
+"""The one that holds time and memory of every stage."""
+
+REPORT = "report.html"
+"""The one that is the whole answer, for reading."""
+
+REPORT_AS_TEXT = "report.md"
+"""The same as Markdown."""
+
 CLAIM = "layerwise.claim."
 """What the tags of the study run begin with that hold a verdict each."""
 

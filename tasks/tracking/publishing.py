@@ -189,6 +189,11 @@ class Publisher:
                 self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
                 held.update(new)
 
+    def tags_of(self, run_id: str) -> dict[str, str]:
+        """Every tag of a run."""
+        with self._lock:
+            return dict(self._of(run_id).tags)
+
     def tagged(self, run_id: str, key: str) -> bool:
         """Whether a run has a tag."""
         with self._lock:

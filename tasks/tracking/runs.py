@@ -340,7 +340,7 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
         )
     _require_artifacts_here(client, study, experiment.artifact_location, root)
     if VIEW_TAG not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, arms_view(created=experiment.creation_time or 0))
+        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, _view(study, experiment.creation_time or 0))
     return experiment.experiment_id
 
 
@@ -361,7 +361,7 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
     location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
     tags = {
         "mlflow.experimentKind": "custom_model_development",
-        VIEW_TAG: arms_view(created=int(time.time() * 1000)),
+        VIEW_TAG: _view(study, int(time.time() * 1000)),
         STUDY: study.name,
     }
     if study.question:
@@ -373,6 +373,10 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
         if experiment is None:
             raise TrackingError(f"the experiment {study.name!r} cannot be created: {_first_line(error)}") from None
         return experiment.experiment_id
+
+
+def _view(study: Study, created: int) -> str:
+    return arms_view(created=created, score="r2" if study.data.task == "regression" else "accuracy")
 
 
 def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Run]:

@@ -78,6 +78,20 @@ def open_store(root: Path) -> MlflowClient:
     return _open_remote(uri)
 
 
+def open_existing_store(root: Path) -> MlflowClient:
+    """A client of a store that is to be read: one that is not there is not made.
+
+    Raises:
+        TrackingError: as :func:`open_store` does, and if nothing has been tracked in ``root``.
+    """
+    path = database_path(root)
+    if store_uri(root) == _sqlite_uri(path) and not path.exists():
+        raise TrackingError(
+            f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT."
+        )
+    return open_store(root)
+
+
 @contextmanager
 def failures_in_one_line(doing: str) -> Generator[None]:
     """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.

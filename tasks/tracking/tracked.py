@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from tasks.tracking.answers import DIFFERENCES, RESULTS, VERDICTS, stored_file
-from tasks.tracking.runs import KIND, REPEAT, RUN_KEY, STUDY, tree_runs
+from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, VERDICTS, stored_file, stored_table
+from tasks.tracking.runs import ARM, ARMS, KIND, REPEAT, RUN_KEY, STUDY, tree_runs
 from tasks.tracking.store import TrackingError
 
 STUDY_FILE = "study.yaml"
@@ -27,6 +27,9 @@ STUDY_FILE = "study.yaml"
 
 SCORES = "scores_by_seed.csv"
 """The one that holds every score: a row per arm, seed and depth."""
+
+RUN_ID = "[0-9a-f]{32}"
+"""What MLflow's run ids look like, and names of studies seldom do."""
 
 MOST_EXPERIMENTS = 1000
 
@@ -42,6 +45,7 @@ class Tracked:
         table: its summary over seeds.
         verdicts: what the run found of each claim, as plain JSON; None without claims.
         differences: how arms differ, paired by seed; None where no two are compared.
+        costs: time and memory of every stage; None of a run from before they were kept.
         data_digest: digest of the data; empty where none was logged.
     """
 
@@ -51,6 +55,7 @@ class Tracked:
     table: pd.DataFrame
     verdicts: dict[str, Any] | None
     differences: pd.DataFrame | None
+    costs: pd.DataFrame | None
     data_digest: str
 
     @property
@@ -71,7 +76,28 @@ def find_study_run(client: MlflowClient, said: str) -> Run:
     Raises:
         TrackingError: if there is no such run; one line, with the nearest names.
     """
-    return _by_id(client, said) if re.fullmatch(r"[0-9a-f]{32}", said) else _by_name(client, said)
+    return _by_id(client, said) if re.fullmatch(RUN_ID, said) else _by_name(client, said)
+
+
+def find_arm(client: MlflowClient, said: str) -> tuple[Run, str]:
+    """The study run, and the arm of it, that a person means; the arm is empty where they mean all of them.
+
+    Args:
+        client: the store.
+        said: what :func:`find_study_run` takes, with ``/arm`` behind it for one arm; the id of an arm's run means that
+            arm.
+
+    Raises:
+        TrackingError: if there is no such run, or no such arm in it; one line.
+    """
+    name, _, arm = said.partition("/")
+    run = find_study_run(client, name)
+    if not arm and name != run.info.run_id and re.fullmatch(RUN_ID, name):
+        arm = client.get_run(name).data.tags.get(ARM, "")
+    known = run.data.tags.get(ARMS, "").split(",")
+    if arm and arm not in known:
+        raise TrackingError(f"{name} has no arm {arm!r}; there are {', '.join(known)}.")
+    return run, arm
 
 
 def read_tracked(client: MlflowClient, run: Run) -> Tracked:
@@ -82,7 +108,6 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
     """
     document = yaml.safe_load(_required(client, run, STUDY_FILE))
     verdicts = stored_file(client, run, VERDICTS)
-    differences = stored_file(client, run, DIFFERENCES)
     used = run.inputs.dataset_inputs if run.inputs else []
     return Tracked(
         run,
@@ -90,9 +115,16 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
         metrics=pd.read_csv(io.BytesIO(_required(client, run, SCORES))),
         table=pd.read_csv(io.BytesIO(_required(client, run, RESULTS))),
         verdicts=None if verdicts is None else json.loads(verdicts),
-        differences=None if differences is None else pd.read_csv(io.BytesIO(differences)),
+        differences=stored_table(client, run, DIFFERENCES),
+        costs=stored_table(client, run, COSTS),
         data_digest=used[0].dataset.digest if used else "",
     )
+
+
+def arm_settings(client: MlflowClient, run: Run) -> dict[str, dict[str, str]]:
+    """Arm -> setting -> value: what the parameters of the arms' runs say of the tree that a study run belongs to."""
+    runs = tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
+    return {one.data.tags[ARM]: dict(one.data.params) for one in runs if one.data.tags.get(KIND) == "arm"}
 
 
 def _required(client: MlflowClient, run: Run, path: str) -> bytes:
