@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -144,6 +145,24 @@ def plan(study: str, pilot: int | None, overrides: tuple[str, ...]) -> None:
     from flows.planning import plan_study_command
 
     sys.exit(plan_study_command(_load(study, None, overrides), pilot=pilot, root=environment.root()))
+
+
+@cli.command()
+@click.argument("run")
+@click.option(
+    "--data", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Where the run's data file is now."
+)
+@click.option("--code", multiple=True, metavar="MODULE:NAME", help="Let the run's study call this installed function.")
+@click.option("--allow-other-code", is_flag=True, help="Compare although this code is not the one that made the run.")
+def reproduce(run: str, data: tuple[Path, ...], code: tuple[str, ...], allow_other_code: bool) -> None:
+    """Compute a tracked run again from what it logged, and say whether it has the same bits.
+
+    RUN is a study that was run, STUDY:REPEAT, or the id of a run. Nothing of what was trained is used. The verdict is
+    added to the run: EXACT, WITHIN TOLERANCE, or DIFFERENT, which exits with 1.
+    """
+    from flows.reproducing import Allowed, reproduce_command
+
+    sys.exit(reproduce_command(run, Allowed(data, code, allow_other_code), environment.root()))
 
 
 @cli.command()

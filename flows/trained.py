@@ -13,8 +13,10 @@ import pandas as pd
 from flows.printing import in_one_line
 from layerwise import answers, statistics
 from layerwise.claims import Verdicts, decide
+from layerwise.ledger import Ledger
 from layerwise.stages import Block, Depth
 from layerwise.study import Study
+from tasks import training
 from tasks.publishing import Summary
 
 
@@ -39,8 +41,9 @@ class Outcome:
 
 @dataclass
 class Trained:
-    """What has been trained so far: the scores, curves and times that the summary needs, and what went wrong."""
+    """What has been trained so far: the stages, scores, curves and times that the summary needs; what went wrong."""
 
+    stages: Ledger = field(default_factory=lambda: Ledger(training))
     records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -84,7 +87,16 @@ class Trained:
         }
         verdicts = outcome.verdicts.as_json() if outcome.verdicts else None
         seeds = study.seeds if study.stop is None else None if self.failures else outcome.seeds
-        return Summary(outcome.metrics, outcome.table, curves, self.finished, self.examples, seeds, verdicts)
+        return Summary(
+            outcome.metrics,
+            outcome.table,
+            curves,
+            self.finished,
+            self.examples,
+            seeds,
+            self.stages.table(),
+            verdicts,
+        )
 
 
 @contextmanager

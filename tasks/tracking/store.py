@@ -78,6 +78,20 @@ def open_store(root: Path) -> MlflowClient:
     return _open_remote(uri)
 
 
+def require_store(root: Path) -> None:
+    """Refuse a root in which nothing was ever tracked, before a store is made there for nothing.
+
+    Raises:
+        TrackingError: if the store would be a file that is not there.
+    """
+    uri = store_uri(root)
+    if uri.startswith("sqlite:") and not _sqlite_path(uri).exists():
+        raise TrackingError(
+            f"nothing is tracked here: there is no {_sqlite_path(uri)}; go to the folder of your runs, or name it in"
+            " LAYERWISE_ROOT."
+        )
+
+
 @contextmanager
 def failures_in_one_line(doing: str) -> Generator[None]:
     """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.
@@ -106,8 +120,12 @@ def _sqlite_uri(path: Path) -> str:
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
+def _sqlite_path(uri: str) -> Path:
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
 def _open_sqlite(uri: str, root: Path) -> MlflowClient:
-    path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    path = _sqlite_path(uri)
     _require_writable(path, artifact_root(root))
     if not path.exists() or path.stat().st_size == 0:
         _create(path, root)
