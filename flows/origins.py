@@ -99,7 +99,7 @@ def study_of(tracked: Tracked, allowed: Allowed) -> tuple[Study, Data]:
         document["data"] = _with_files(given, source, allowed.data)
     elif allowed.data:
         raise StudyError(f"--data: the study's data ({source}) are no file; leave it out.")
-    else:
+    elif given:
         document["data"] = {key: value for key, value in given.items() if key != "folder"}
     study = parse(document, where=f"study.yaml of {tracked.name}")
     data = datasets.generate(study.data)

@@ -261,7 +261,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> tuple[dict[P
     from tasks.tracking.runs import REPEAT, SEEDS
 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
-    bar = progress.begin("reproducing", _num_depths(study, data, int(tags[SEEDS])))
+    bar = progress.begin("reproducing", _num_depths(study, data, int(tags.get(SEEDS, study.seeds))))
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):

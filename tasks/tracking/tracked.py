@@ -117,14 +117,19 @@ class SeedRun:
 
 
 def read_seed_runs(client: MlflowClient, run: Run) -> dict[tuple[str, int], SeedRun]:
-    """Arm and seed -> what the run of that seed holds, for every seed run of a study run's tree."""
-    experiment, runs = run.info.experiment_id, tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
-    of_seeds = {one.info.run_id: one for one in runs if identity(one)[0] == "seed"}
-    found = {run_id: SeedRun(_scores(client, one), {}) for run_id, one in of_seeds.items()}
-    for model in search_models(client, experiment, list(of_seeds)):
-        if model.status == "READY":
-            place = (model.name, int(model.tags[DEPTH]))
-            found[model.source_run_id].weights[place] = model.tags.get(DIGEST, "")
+    """Arm and seed -> what the run of that seed holds, for every seed run of a study run's tree.
+
+    Raises:
+        TrackingError: if the store fails.
+    """
+    with failures_in_one_line(f"reading the seeds' runs of {run.data.tags[STUDY]}"):
+        experiment, runs = run.info.experiment_id, tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
+        of_seeds = {one.info.run_id: one for one in runs if identity(one)[0] == "seed"}
+        found = {run_id: SeedRun(_scores(client, one), {}) for run_id, one in of_seeds.items()}
+        for model in search_models(client, experiment, list(of_seeds)):
+            if model.status == "READY":
+                place = (model.name, int(model.tags[DEPTH]))
+                found[model.source_run_id].weights[place] = model.tags.get(DIGEST, "")
     return {(identity(one)[1], int(identity(one)[2])): found[run_id] for run_id, one in of_seeds.items()}
 
 
