@@ -35,6 +35,10 @@ REPRODUCED = "layerwise.reproduced"
 RECORDS = "reproductions"
 """The folder of artifacts that keeps a record of every reproduction."""
 
+NOTHING_TRACKED = (
+    "nothing is tracked here: there is no {}; go to the folder of your runs, or name it in LAYERWISE_ROOT."
+)
+
 MOST_DIFFERENCES = 1000
 """Differences in a record; the first ones tell what there is to tell."""
 
@@ -108,11 +112,12 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
 
 def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
     """The run that is meant, if it is one that was finished."""
-    from tasks.tracking.store import TrackingError, open_store, require_store
+    from tasks.tracking.store import TrackingError, database_path, is_new, open_store
 
+    if is_new(root):
+        raise Unanswered(NOTHING_TRACKED.format(database_path(root)), WRONG_REQUEST)
+    environment.prepare(root)
     try:
-        require_store(root)
-        environment.prepare(root)
         from tasks.tracking.tracked import find_study_run, read_tracked
 
         client = open_store(root)
