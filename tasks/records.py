@@ -8,9 +8,62 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 MAGIC = b"layerwise result 1"
+
+DAMAGED = ".damaged"
+"""What the name of a file ends with that was no sound record, and was set aside; it begins with a dot."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in the folder of results; its size in bytes, and when it was written, in seconds since 1970."""
+
+    path: Path
+    size: int
+    written: float
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies in the folder of results.
+
+    Attributes:
+        results: records, by their names; the newest first.
+        damaged: what was set aside.
+        unfinished: what is being written, or was when its writer was killed.
+    """
+
+    results: tuple[File, ...]
+    damaged: tuple[File, ...]
+    unfinished: tuple[File, ...]
+
+
+def listed(folder: Path) -> Folder:
+    """What lies in a folder of results; nothing where there is none."""
+    found: dict[str, list[File]] = {"results": [], "damaged": [], "unfinished": []}
+    for file in _files_in(folder):
+        name = file.path.name
+        hidden = "damaged" if name.endswith(DAMAGED) else "unfinished"
+        found[hidden if name.startswith(".") else "results"].append(file)
+    newest_first = (sorted(files, key=lambda file: -file.written) for files in found.values())
+    return Folder(*map(tuple, newest_first))
+
+
+def _files_in(folder: Path) -> Iterator[File]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    stat = entry.stat(follow_symlinks=False)
+                    yield File(Path(entry.path), stat.st_size, stat.st_mtime)
+    except FileNotFoundError:
+        return
 
 
 def sha256(*parts: bytes) -> bytes:

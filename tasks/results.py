@@ -240,7 +240,7 @@ class ResultFolder(WritableFileSystem):
         """Keep the bytes for whoever wants to know, under a name that no digest has."""
         log.warning("Result %s is set aside and will be computed again: %s", file.name, problem)
         try:
-            file.replace(file.with_name(f".{file.name}.damaged"))
+            file.replace(file.with_name(f".{file.name}{records.DAMAGED}"))
         except OSError as error:
             log.warning("Could not set %s aside: %s", file, error.strerror or error)
 

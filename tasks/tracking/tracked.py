@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import json
 import re
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from layerwise.study import StudyError
 from layerwise.study.reading import document_of
-from tasks.tracking.answers import DIFFERENCES, RESULTS, VERDICTS, stored_file, stored_table
+from tasks.tracking.answers import DIFFERENCES, RESULTS, VERDICTS, stored_file, stored_table, table_of
 from tasks.tracking.publishing import ARTIFACT, DEPTH
 from tasks.tracking.runs import DIGEST, KIND, REPEAT, RUN_KEY, STUDY, identity, search_models, tree_runs
 from tasks.tracking.store import TrackingError, failures_in_one_line
@@ -94,8 +93,8 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
     return Tracked(
         run,
         document,
-        metrics=pd.read_csv(io.BytesIO(_required(client, run, SCORES))),
-        table=pd.read_csv(io.BytesIO(_required(client, run, RESULTS))),
+        metrics=table_of(_required(client, run, SCORES)),
+        table=table_of(_required(client, run, RESULTS)),
         verdicts=None if verdicts is None else json.loads(verdicts),
         differences=stored_table(client, run, DIFFERENCES),
         data_digest=used[0].dataset.digest if used else "",
