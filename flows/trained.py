@@ -14,9 +14,11 @@ from flows.printing import in_one_line
 from layerwise import answers, selection, statistics
 from layerwise.claims import Verdicts, decide
 from layerwise.costs import Costs
+from layerwise.ledger import Ledger
 from layerwise.selection import Chosen
 from layerwise.stages import Block, Depth
 from layerwise.study import Study, StudyError
+from tasks import training
 from tasks.publishing import Summary
 
 
@@ -44,8 +46,9 @@ class Outcome:
 
 @dataclass
 class Trained:
-    """What has been trained so far: the scores, curves, times and costs that the summary needs, and what went wrong."""
+    """What has been trained so far, what it cost, and what went wrong: all that the summary needs."""
 
+    stages: Ledger = field(default_factory=lambda: Ledger(training))
     records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -53,6 +56,11 @@ class Trained:
     unpublished: list[str] = field(default_factory=list)
     examples: dict[str, list[Depth]] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
+
+    @property
+    def steps(self) -> Any:
+        """The stages as tasks; whatever comes of them is noted here."""
+        return self.costs.noting(self.stages)
 
     def add(self, depth: Depth) -> None:
         """Take in one depth of one block."""
@@ -98,6 +106,7 @@ class Trained:
             finished=self.finished,
             examples=self.examples,
             costs=self.costs.table(),
+            stages=self.stages.table(),
             seeds=seeds,
             verdicts=verdicts,
             chosen=outcome.chosen,

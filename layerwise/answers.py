@@ -107,27 +107,45 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
         [0.82]
     """
     sizes.refuse_oversize(study)
-    data, memory = datasets.generate(study.data), Memory()
+    data = datasets.generate(study.data)
     datasets.check_seeds(study, data)
     pretraining.check_functions(study)
     trained: dict[str, tuple[Depth, ...]] = dict.fromkeys(study.arms, ())
-    result = Result(study, data, trained)
-    for seeds, blocks in rounds(study, data.digest):
+    for depth in depths(study, data, steps=Memory()):
+        trained[depth.block.arm] += (depth,)
+        if progress:
+            progress(depth)
+    return Result(study, data, trained)
+
+
+def depths(study: Study, data: Data, *, steps: Any, repeat: str = "") -> Iterator[Depth]:
+    """Every depth of every block of a study as it is trained; a study that stops early ends where it stops.
+
+    Args:
+        study: what to train.
+        data: its data.
+        steps: where the stages come from, such as :class:`Memory`.
+        repeat: name of the deliberate repeat; it is part of the digests and changes no bit.
+    """
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in study.arms}
+    for seeds, blocks in rounds(study, data.digest, repeat):
         for block in blocks:
-            for depth in pretraining.depths(block, data, steps=memory):
-                trained[block.arm] += (depth,)
-                if progress:
-                    progress(depth)
-        if _enough(result, seeds):
-            break
-    return result
+            for depth in pretraining.depths(block, data, steps=steps):
+                found[block.arm] += rows(depth)
+                yield depth
+        if _enough(study, found, seeds):
+            return
 
 
-def _enough(result: Result, seeds: int) -> bool:
+def _enough(study: Study, found: dict[str, list[dict[str, Any]]], seeds: int) -> bool:
     """Whether a study that stops early has seeds enough; others are asked nothing, for that loads more."""
+    if study.stop is None:
+        return False
+    import pandas as pd
+
     from layerwise.claims import should_stop
 
-    return result.study.stop is not None and should_stop(result.study, result.metrics(), seeds)
+    return should_stop(study, pd.DataFrame(row for arm in found.values() for row in arm), seeds)
 
 
 def rows(depth: Depth) -> Iterator[dict[str, Any]]:

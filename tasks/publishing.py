@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,10 +23,11 @@ from layerwise.answers import FINE_TUNED
 from layerwise.datasets import Data, class_balance, content_digest
 from layerwise.selection import Chosen
 from layerwise.stages import Depth, Evaluation, Network, model_name
-from layerwise.study import Procedure, Study, StudyError
+from layerwise.study import Study, StudyError
 from layerwise.study.scores import is_tuned
-from tasks import notes, serving
-from tasks.provenance import provenance
+from tasks import content, notes, serving
+from tasks.content import KeptNetwork
+from tasks.provenance import inputs, provenance
 from tasks.results import read_back
 from tasks.tracking.answers import CLAIM, COSTS, DIFFERENCES, REPORT, REPORT_AS_TEXT, RESULTS, VERDICTS, stored_table
 from tasks.tracking.publishing import Point, Publisher, SeedModel
@@ -35,7 +35,7 @@ from tasks.tracking.registry import CHOSEN, REGISTERED, Candidate, register
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate, Serving
-from tasks.tracking.tracked import SCORES, STUDY_FILE
+from tasks.tracking.tracked import SCORES, STAGES, STUDY_FILE
 from tasks.tracking.views import PAIRED
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Summary:
         examples: arm -> every depth of its first block, whose first seed's networks are drawn.
         costs: time and memory of every stage, as :meth:`layerwise.costs.Costs.table` gives.
         seeds: how many every arm comes to; None where a failure keeps a study that stops early from settling that.
+        stages: one row per stage, as :meth:`layerwise.ledger.Ledger.table` gives them.
         verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
         chosen: the network that validation chose; none without a validation part, or where something failed.
     """
@@ -70,6 +71,7 @@ class Summary:
     examples: dict[str, list[Depth]]
     costs: pd.DataFrame
     seeds: int | None
+    stages: pd.DataFrame
     verdicts: dict[str, Any] | None = None
     chosen: Chosen | None = None
 
@@ -91,7 +93,7 @@ def open_tree(study: Study, repeat: str, seeds: int | None = None) -> RunTree:
         run_key=study.digest(repeat),
         repeat=repeat,
         seeds=range(study.seeds if seeds is None else seeds),
-        provenance=provenance(),
+        provenance={**provenance(), **inputs(study)},
         root=root,
     )
     publisher = _publishers.setdefault(tree.study_run_id, Publisher(client, tree))
@@ -104,7 +106,7 @@ def publish_depths(
     tree: RunTree,
     depths: Sequence[Depth],
     data: Data,
-    models: str,
+    models: Literal["all", "final", "none"],
     label: str,  # noqa: ARG001 - the task run is named by it
 ) -> None:
     """Send the scores, and the Keras models, of some depths of one block to the runs of its seeds.
@@ -120,14 +122,11 @@ def publish_depths(
     prepared = serving.preparations(depths[0].block, data) if models != "none" else {}
     for depth in depths:
         _verify_stored(depth)
-        wanted = _is_kept(models, depth.block.procedure, depth.depth)
         for position, seed in enumerate(depth.block.seeds[: depth.block.reported]):
-            run_id = tree.seed_run(depth.block.arm, seed)
+            run_id, kept = tree.seed_run(depth.block.arm, seed), content.networks(depth, position, data, models)
             _record_outcome(publisher, run_id, depth, position)
-            if depth.evaluation.diverged[position]:
-                continue
-            publisher.metrics(run_id, _points(depth, position))
-            found += _seed_models(run_id, depth, position, data, prepared.get(seed)) if wanted else []
+            publisher.metrics(run_id, content.points(depth, position))
+            found += [_seed_model(run_id, depth, position, data, one, prepared.get(seed)) for one in kept]
     publisher.models(found)
 
 
@@ -178,7 +177,7 @@ def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summar
         The version's number; None where nothing was chosen, or no model of it is kept.
     """
     publisher, chosen = _publishers[tree.study_run_id], summary.chosen
-    if chosen is None or not _is_kept(study.track.models, study.procedure(chosen.arm), chosen.depth):
+    if chosen is None or not content.is_kept(study.track.models, study.procedure(chosen.arm), chosen.depth):
         return None
     tuned = is_tuned(study.procedure(chosen.arm), chosen.depth)
     model = model_name(chosen.depth, "fine-tuned" if tuned else "")
@@ -188,11 +187,6 @@ def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summar
     if version is not None:
         publisher.tags(tree.study_run_id, {REGISTERED: f"models:/{study.name}/{version}"})
     return version
-
-
-def _is_kept(models: str, procedure: Procedure, depth: int) -> bool:
-    """Whether the models of a depth go to MLflow."""
-    return models == "all" or (models == "final" and depth == procedure.depth)
 
 
 @task(name="close runs", task_run_name="close MLflow runs")
@@ -207,6 +201,7 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     run_id, metrics, table = tree.study_run_id, summary.metrics, summary.table
     publisher.text(run_id, STUDY_FILE, yaml.safe_dump(study.canonical(), sort_keys=False, allow_unicode=True))
     publisher.table(run_id, SCORES, metrics)
+    publisher.table(run_id, STAGES, summary.stages)
     for name, figure in _study_figures(study, data, metrics, table):
         for suffix in ("png", "svg"):
             publisher.figure(run_id, f"figures/{name}.{suffix}", figure)
@@ -367,33 +362,15 @@ def _content(result: Any) -> str:
     return content_digest(result.loss_curve, result.diverged)
 
 
-def _points(depth: Depth, position: int) -> list[Point]:
-    """The scores of one seed, those of its fine-tuned network under their own names."""
-    found = [
-        Point(name, float(values[position]), depth.depth, depth.evaluation.finished)
-        for name, values in depth.evaluation.metrics.items()
-    ]
-    tuned = depth.fine_tuned
-    if tuned is not None and not tuned.evaluation.diverged[position]:
-        found += [dataclasses.replace(point, key=f"{FINE_TUNED}{point.key}") for point in _points(tuned, position)]
-    return found
-
-
-def _seed_models(
-    run_id: str, depth: Depth, position: int, data: Data, preparation: bytes | None
-) -> Iterator[SeedModel]:
-    tuned = depth.fine_tuned
+def _seed_model(
+    run_id: str, depth: Depth, position: int, data: Data, kept: KeptNetwork, preparation: bytes | None
+) -> SeedModel:
     from layerwise import models
 
-    for kept in depth.networks():
-        weights = models.weights(kept, position, data)
-        fine = kept.name == model_name(depth.depth, "fine-tuned")
-        if fine and tuned is not None and tuned.evaluation.diverged[position]:
-            continue
-        points = [point for point in _points(depth, position) if point.key.startswith(FINE_TUNED) == fine]
-        served = serving.of(kept, data) if preparation is not None else None
-        template, digest = _template(models.architecture(kept, data), served), content_digest(*weights)
-        yield SeedModel(run_id, kept.name, depth.depth, template, weights, digest, points, preparation)
+    scores = [point for point in content.points(depth, position) if point.key.startswith(FINE_TUNED) == kept.fine_tuned]
+    served = serving.of(kept.network, data) if preparation is not None else None
+    template, name = _template(models.architecture(kept.network, data), served), kept.network.name
+    return SeedModel(run_id, name, depth.depth, template, kept.weights, kept.digest, scores, preparation)
 
 
 @cache

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,13 @@ def stored_answer(client: MlflowClient, study_run: Run, *, claims: bool = False)
 def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | None:
     """A table that a run holds as an artifact; None if it is not there or not as it was published."""
     content = stored_file(client, run, path)
-    return None if content is None else pd.read_csv(io.BytesIO(content))
+    return None if content is None else table_of(content)
+
+
+def table_of(content: bytes) -> pd.DataFrame:
+    """A table as it was published: names and digests are text, whatever they look like, and only nothing is missing."""
+    text: dict[Hashable, Any] = dict.fromkeys(("arm", "minus", "stage", "digest", "content"), "str")
+    return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""])
 
 
 def stored_file(client: MlflowClient, run: Run, path: str) -> bytes | None:
