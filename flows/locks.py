@@ -43,7 +43,7 @@ def claim(root: Path, run_key: str) -> Generator[None]:
 
 def _write(holder: Path) -> None:
     """Say who holds the lock; renamed into place, so that a reader never meets half a line."""
-    temporary = holder.with_suffix(f".{os.getpid()}")
+    temporary = holder.with_suffix(".new")  # of the lock's holder alone, so that a kill leaves one at most
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     temporary.write_text(json.dumps({"pid": os.getpid(), "since": since}))
     temporary.replace(holder)

@@ -148,6 +148,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
         _publish_datasets(publisher, run_id, study, data)
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
     _publish_study(publisher, tree, study, data, summary)
+    publisher.manifest()  # last: what it lists is then there
     key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
     create_markdown_artifact(notes.answer_note(study, metrics, table), key=key, description=study.question)
 
@@ -171,7 +172,6 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     _publish_verdicts(publisher, run_id, summary.verdicts)
     answer = "\n".join(statistics.in_words(metrics))
     publisher.tags(run_id, {"layerwise.answer": answer, NOTE: notes.study_note(study, tree, metrics, table)})
-    # Last, since a finished study is answered from it: what comes before is then there.
     publisher.table(run_id, "results.csv", table)
 
 
