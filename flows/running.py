@@ -97,6 +97,7 @@ def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
 def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer | None:
     """The answer of a study whose run is finished and whole; nothing else happens then."""
     from tasks.tracking.answers import finished_study_run, stored_answer
+    from tasks.tracking.manifest import set_aside_changed
     from tasks.tracking.runs import SEEDS
     from tasks.tracking.store import TrackingError, open_store
 
@@ -109,7 +110,8 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
         return None
     stored = stored_answer(client, run, claims=bool(study.claims))
     if stored.missing:
-        say(f"{study.name} is finished, but its runs lack {'; '.join(stored.missing)}: completing them.", console)
+        say(f"{study.name} is finished, but not as it was published: {'; '.join(stored.missing)}. Mending it.", console)
+        set_aside_changed(client, stored.faults)
         return None
     tags = run.data.tags
     return Answer(

@@ -20,6 +20,7 @@ from layerwise.stages import Block, Depth
 from layerwise.study import Study, StudyError
 from tasks import training
 from tasks.publishing import Summary
+from tasks.results import StorageProblem
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,14 @@ def _chosen(study: Study, metrics: pd.DataFrame) -> Chosen | None:
 
 @contextmanager
 def failures_noted(trained: Trained, block: Block) -> Generator[None]:
-    """One failing block does not stop the others: it is noted, and fails the run at its end."""
+    """One failing block does not stop the others: it is noted, and fails the run at its end.
+
+    A disk that takes no results stops them all: what they would train could not be kept.
+    """
     try:
         yield
+    except StorageProblem:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever stops one block need not stop another
         trained.failures[f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}"] = in_one_line(error)
 

@@ -158,6 +158,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
         _publish_datasets(publisher, run_id, study, data)
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
     told = _publish_study(publisher, tree, study, data, summary)
+    publisher.manifest()  # last: what it lists is then there
     key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
     create_markdown_artifact(told, key=key, description=study.question)
 
@@ -217,7 +218,6 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     origin = report.origin_of(publisher.tags_of(run_id))
     found = report.StudyRun(study, metrics, table, summary.verdicts, differences, costs, origin, data.digest)
     text = _publish_report(publisher, run_id, found)
-    # Last, since a finished study is answered from it: what comes before is then there.
     publisher.table(run_id, RESULTS, table)
     return text
 

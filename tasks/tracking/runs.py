@@ -37,8 +37,6 @@ SEEDS = "layerwise.seeds"
 DIGEST = "layerwise.digest"
 REPEAT = "layerwise.repeat"
 OWNER = "layerwise.owner"
-POINTS = "layerwise.points"
-MODELS = "layerwise.models"
 SUPERSEDED_BY = "layerwise.superseded_by"
 NOTE = "mlflow.note.content"
 """The description that MLflow's pages show, in Markdown."""
@@ -140,9 +138,6 @@ def close_runs(
 ) -> None:
     """Close what is open of a tree, seeds before arms before the study; what is closed stays as it is.
 
-    Every run is stamped with the number of metric points and models it holds then, so that a later reader can
-    tell whether something has gone missing.
-
     Args:
         client: the store.
         tree: the runs.
@@ -160,8 +155,6 @@ def close_runs(
         for run_id in tree.run_ids():
             run = runs.get(run_id)
             if run is not None and run.info.status == "RUNNING":
-                holds = {POINTS: str(count_points(client, run)), MODELS: str(models[run_id]["READY"])}
-                client.log_batch(run_id, tags=_tags(holds))
                 client.set_terminated(run_id, _status_of(run, status, failed), ended)
         if status == "FINISHED" and not failed:
             _supersede(client, tree, runs[tree.study_run_id])
@@ -194,10 +187,11 @@ def identity(run: Run) -> Identity:
     return tags.get(KIND, ""), tags.get(ARM, ""), tags.get(SEED, "")
 
 
-def count_points(client: MlflowClient, run: Run) -> int:
-    """How many (metric, step) pairs a run holds."""
-    histories = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
-    return sum(len({metric.step for metric in history}) for history in histories)
+def delete_run(client: MlflowClient, run: Run) -> None:
+    """Delete a run with its models; MLflow keeps them, and can restore them."""
+    for model in search_models(client, run.info.experiment_id, [run.info.run_id]):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run.info.run_id)
 
 
 def count_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> dict[str, Counter[str]]:
@@ -390,7 +384,7 @@ def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Ru
     for who, same in by_identity.items():
         kept[who], *others = sorted(same, key=_fullest_first)
         for other in others:
-            _delete(client, other)
+            delete_run(client, other)
     return kept
 
 
@@ -398,12 +392,6 @@ def _fullest_first(run: Run) -> tuple[int, int, int, int, str]:
     outputs = len(run.outputs.model_outputs) if run.outputs else 0
     data = run.data
     return -outputs, -len(data.metrics), -len(data.params), run.info.start_time, run.info.run_id
-
-
-def _delete(client: MlflowClient, run: Run) -> None:
-    for model in search_models(client, run.info.experiment_id, [run.info.run_id]):
-        client.delete_logged_model(model.model_id)
-    client.delete_run(run.info.run_id)
 
 
 def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:

@@ -61,6 +61,7 @@ def test_a_study_is_tracked_on_a_server(server, root, capfd):
             points = [Point("test_accuracy", 0.1 + seed / 3, step, 1) for step in (1, 2, 3)]
             tables.append(publisher.metrics(tree.seed_run("greedy", seed), points))
         publisher.table(tree.study_run_id, RESULTS, pd.DataFrame({"mean": [1 / 3]}))
+        publisher.manifest()
         close_runs(client, tree)
     assert tables == [3, 3, 0, 0]
     answer = stored_answer(client, finished_study_run(client, study.name, study.digest()))
