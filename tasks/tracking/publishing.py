@@ -236,8 +236,14 @@ class Publisher:
 
     @contextmanager
     def _publishing(self, what: str) -> Generator[None]:
-        with self._lock, failures_in_one_line(f"publishing {what}"):
-            yield
+        with self._lock, failures_in_one_line(f"publishing {what}", self.client.tracking_uri):
+            try:
+                yield
+            except BaseException:
+                # A request that failed may have been carried out all the same, so runs and models are read again.
+                self._held.clear()
+                self._models.clear()
+                raise
 
     def _of(self, run_id: str) -> _Held:
         self._learn([run_id])

@@ -110,7 +110,7 @@ def open_runs(
     Raises:
         TrackingError: if the study's experiment has been deleted or moved, or the store fails.
     """
-    with failures_in_one_line(f"opening the runs of {study.name!r}"):
+    with failures_in_one_line(f"opening the runs of {study.name!r}", client.tracking_uri):
         experiment_id = _experiment(client, study, root)
         close_stale_runs(client, experiment_id, except_key=run_key)
         plan = _Plan(study, run_key, repeat, provenance)
@@ -153,7 +153,7 @@ def close_runs(
             the study run is then FAILED too.
         end_time: milliseconds since the epoch; now if left out.
     """
-    with failures_in_one_line("closing the runs"):
+    with failures_in_one_line("closing the runs", client.tracking_uri):
         ended = end_time or int(time.time() * 1000)
         runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
         models = count_models(client, tree.experiment_id, list(tree.seed_run_ids.values()))
