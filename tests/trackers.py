@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,14 @@ class TeamServer:
 class Proxy:
     """Passes requests on to a server, each after ``delay`` seconds, and loses those that ``fate`` says.
 
-    ``seen`` counts requests from the first on, and ``fate`` is asked with that number.
+    ``fate`` is asked with the request, such as ``POST /api/2.0/mlflow/runs/create``; ``seen`` counts them, and ``lost``
+    lists what did not pass.
     """
 
-    def __init__(self, upstream: int, fate: Callable[[int], Fate] = lambda _: "pass", delay: float = 0.0) -> None:
+    def __init__(self, upstream: int, fate: Callable[[str], Fate] = lambda _: "pass", delay: float = 0.0) -> None:
         self.upstream, self.fate, self.delay = upstream, fate, delay
         self.seen = 0
-        self.lost: list[tuple[int, str]] = []
+        self.lost: list[str] = []
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -117,13 +118,14 @@ class Proxy:
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         """Let a request have its fate."""
+        what = f"{request.command} {request.path.partition('?')[0]}"
         with self.lock:
             self.seen += 1
-            number, fate = self.seen, self.fate(self.seen)
+            fate = self.fate(what)
+            if fate != "pass":
+                self.lost.append(f"{fate} of {what}")
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         time.sleep(self.delay)
-        if fate != "pass":
-            self.lost.append((number, f"{fate} of {request.command} {request.path}"))
         if fate == "upload":
             self._send_half(request, body)
         answer = self._pass_on(request, body) if fate in {"pass", "answer"} else None
@@ -137,10 +139,10 @@ class Proxy:
                 request.connection.shutdown(socket.SHUT_RDWR)
 
     def _pass_on(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[Any, bytes] | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=120)
-        with suppress(OSError, http.client.HTTPException):
-            connection.request(request.command, request.path, body, dict(request.headers))
-            found = connection.getresponse()
+        upstream = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=120)
+        with closing(upstream), suppress(OSError, http.client.HTTPException):
+            upstream.request(request.command, request.path, body, dict(request.headers))
+            found = upstream.getresponse()
             return found, found.read()
         return None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run, RunTag
+from mlflow.entities import LoggedModel, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
@@ -143,7 +143,7 @@ def close_runs(
     """Close what is open of a tree, seeds before arms before the study; what is closed stays as it is.
 
     Every run is stamped with the number of metric points and models it holds then, so that a later reader can
-    tell whether something has gone missing.
+    tell whether something has gone missing. Doubles that a server made of a request it answered too late are deleted.
 
     Args:
         client: the store.
@@ -155,14 +155,15 @@ def close_runs(
     """
     with failures_in_one_line("closing the runs", client.tracking_uri):
         ended = end_time or int(time.time() * 1000)
-        runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
-        models = count_models(client, tree.experiment_id, list(tree.seed_run_ids.values()))
-        unfinished = {tree.seed_of[run_id][0] for run_id, states in models.items() if set(states) - {"READY"}}
+        runs = _without_twins(client, tree)
+        models = models_of(client, tree.experiment_id, list(tree.seed_run_ids.values()))
+        ready = {run_id: sum(model.status == "READY" for model in own.values()) for run_id, own in models.items()}
+        unfinished = {tree.seed_of[run_id][0] for run_id, own in models.items() if ready[run_id] < len(own)}
         failed = {*failed_arms, *unfinished}
         for run_id in tree.run_ids():
             run = runs.get(run_id)
             if run is not None and run.info.status == "RUNNING":
-                holds = {POINTS: str(count_points(client, run)), MODELS: str(models[run_id]["READY"])}
+                holds = {POINTS: str(count_points(client, run)), MODELS: str(ready.get(run_id, 0))}
                 client.log_batch(run_id, tags=_tags(holds))
                 client.set_terminated(run_id, _status_of(run, status, failed), ended)
         if status == "FINISHED" and not failed:
@@ -207,6 +208,23 @@ def count_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str
     for model in search_models(client, experiment_id, run_ids):
         counts[model.source_run_id][str(model.status)] += 1
     return counts
+
+
+def models_of(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> dict[str, dict[str, LoggedModel]]:
+    """Run id -> name -> model. Of several of one name one stays, READY if any is; the others are deleted.
+
+    Creating a model is not idempotent: a request that a server answered too late may have been sent twice.
+    """
+    found: dict[str, dict[str, LoggedModel]] = {run_id: {} for run_id in run_ids}
+    for model in search_models(client, experiment_id, run_ids):
+        of_run = found[model.source_run_id]
+        other = of_run.setdefault(model.name, model)
+        if other is model:
+            continue
+        kept, dropped = (model, other) if model.status == "READY" != other.status else (other, model)
+        client.delete_logged_model(dropped.model_id)
+        of_run[model.name] = kept
+    return found
 
 
 def search_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> Iterator[Any]:
@@ -389,6 +407,17 @@ def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Ru
         for other in others:
             _delete(client, other)
     return kept
+
+
+def _without_twins(client: MlflowClient, tree: RunTree) -> dict[str, Run]:
+    """The tree's runs by id; others that claim to be one of them are deleted."""
+    runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
+    ours = {run_id: runs.pop(run_id) for run_id in tree.run_ids() if run_id in runs}
+    known = {identity(run) for run in ours.values()}
+    for other in runs.values():
+        if identity(other) in known:
+            _delete(client, other)
+    return ours
 
 
 def _fullest_first(run: Run) -> tuple[int, int, int, int, str]:
