@@ -83,7 +83,7 @@ def _report(client: MlflowClient, said: str, *, as_text: bool) -> tuple[Run, byt
     from tasks.tracking.store import failures_in_one_line
     from tasks.tracking.tracked import find_study_run, read_tracked
 
-    with failures_in_one_line("reading the report"):
+    with failures_in_one_line("reading the report", client.tracking_uri):
         run = find_study_run(client, said)
         content = stored_file(client, run, REPORT_AS_TEXT if as_text else REPORT)
         if content is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,12 @@ from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
 
     from flows.trained import Outcome
+
+TRIES = 3
+"""How often a tracking store is asked whether it is there, before a study is trained without it."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,10 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
 
 
 def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
-    new = not (root / "mlruns" / "mlflow.db").exists()
+    from tasks.tracking.store import is_new
+
     # Nothing can be finished in a store that is not there, so the server may start while MLflow makes one.
-    finished = None if new else _finished(study, repeat, root, console)
+    finished = None if is_new(root) else _finished(study, repeat, root, console)
     if finished is not None:
         return finished
     from layerwise.claims import undecidable  # it loads pandas, and another process may be at the run
@@ -99,16 +105,19 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     from tasks.tracking.answers import finished_study_run, stored_answer
     from tasks.tracking.manifest import set_aside_changed
     from tasks.tracking.runs import SEEDS
-    from tasks.tracking.store import TrackingError, open_store
+    from tasks.tracking.store import TrackerAway, TrackingError, failures_in_one_line
 
     try:
-        client = open_store(root)
+        client = _opened_store(root)
+        with failures_in_one_line("reading the runs", client.tracking_uri):
+            run = finished_study_run(client, study.name, study.digest(repeat))
+            stored = None if run is None else stored_answer(client, run, claims=bool(study.claims))
+    except TrackerAway:
+        return None  # what is missing is trained without it
     except TrackingError as error:
         raise Unanswered(str(error), WRONG_REQUEST) from None
-    run = finished_study_run(client, study.name, study.digest(repeat))
-    if run is None:
+    if run is None or stored is None:
         return None
-    stored = stored_answer(client, run, claims=bool(study.claims))
     if stored.missing:
         say(f"{study.name} is finished, but not as it was published: {'; '.join(stored.missing)}. Mending it.", console)
         set_aside_changed(client, stored.faults)
@@ -125,18 +134,31 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     )
 
 
+def _opened_store(root: Path) -> MlflowClient:
+    """The store, which may take a moment to answer: whoever starts both at once need not wait between them."""
+    from tasks.tracking.store import TrackerAway, open_store
+
+    for _ in range(TRIES - 1):
+        try:
+            return open_store(root)
+        except TrackerAway:
+            time.sleep(1)
+    return open_store(root)
+
+
 def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
     return _answer_of(run_flow(study.name, lambda: _study_flow(root), root, console, study, repeat))
 
 
 def _study_flow(root: Path) -> Any:
-    """The flow, once it is sure that there is a store to publish to."""
-    from tasks.tracking.store import TrackingError, open_store
+    """The flow, once a store that is not there has been made."""
+    from tasks.tracking.store import TrackingError, is_new, open_store
 
-    try:
-        open_store(root)
-    except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
+    if is_new(root):
+        try:
+            open_store(root)
+        except TrackingError as error:
+            raise Unanswered(str(error), WRONG_REQUEST) from None
     from flows.study import run_study
 
     return run_study

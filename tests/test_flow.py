@@ -9,7 +9,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from mlflow.entities import Run
 from rich.console import Console
 
 import layerwise
-from flows import environment, planning, running, server
+from flows import environment, planning, publishing, running, server
 from flows.pilot import pilot_study
 from flows.study import run_study
 from flows.trained import Outcome
@@ -36,10 +36,11 @@ from layerwise.selection import chosen_depth, chosen_network
 from layerwise.statistics import t_interval
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
-from tasks.tracking.store import open_store, store_uri
+from tasks.tracking.store import TrackingError, open_store, store_uri
 from tasks.tracking.views import SECTIONS
 from tests.studies import small
 from tests.test_server import ask
+from tests.trackers import Proxy, unused_port
 
 SEEDS = 3
 DEPTH = 3
@@ -805,6 +806,94 @@ def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: py
     second = lab.run(asked)
     assert second.unpublished == []
     assert {run.info.status for run in lab.runs(asked, "study")} == {"FINISHED"}
+
+
+def nobody() -> str:
+    """The address of a tracking server that is not there."""
+    return f"http://127.0.0.1:{unused_port()}"
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
+    """Let runs try again at once, and wait at their end no longer than this."""
+    for name, value in {"PATIENCE": patience, "LOOK": 0.01, "SHORTEST_PAUSE": 0.0, "LONGEST_PAUSE": 0.0}.items():
+        monkeypatch.setattr(publishing, name, value)
+
+
+def test_without_its_tracker_a_study_is_trained(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracker that is absent all the time costs neither numbers nor training: the next run publishes, once."""
+    asked = other_data(small(name="absent", depth=2, arms=["greedy", "random_frozen"]), 11)
+    with monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", url := nobody())
+        impatient(patched, 0.1)
+        alone = lab.run(asked)
+    assert alone.unpublished == [f"the tracking store {url} does not answer (Connection refused)"]
+    assert running._answer_of(alone).problems == (
+        f"trained, not published: the tracking store {url} does not answer (Connection refused);"
+        " run again to publish it",
+    )
+    assert lab.client.get_experiment_by_name(asked.name) is None
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=1)
+        assert published_once(lab, asked, lab.run(asked))
+    pd.testing.assert_frame_equal(alone.metrics, layerwise.run(asked).metrics(), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "data"), [(2, 12), (3, 13), (4, 14)], ids=["in the first arm", "in the second arm", "at the end"]
+)
+def test_a_tracker_that_appears_gets_everything(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, stage: int, data: int
+) -> None:
+    """What was trained while the tracker was absent arrives in the same run, once, however late it comes."""
+    asked = other_data(small(name=f"appears-{stage}", depth=2, arms=["greedy", "end_to_end"]), data)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody())
+    impatient(monkeypatch, 60)
+    before_stage(monkeypatch, stage, lambda: monkeypatch.delenv("MLFLOW_TRACKING_URI"))
+    if stage == 4:  # of three
+        monkeypatch.setattr(publishing, "answers", lambda _: monkeypatch.delenv("MLFLOW_TRACKING_URI") is None)
+    assert published_once(lab, asked, lab.run(asked))
+
+
+def before_stage(monkeypatch: pytest.MonkeyPatch, number: int, then: Callable[[], object]) -> None:
+    """Let something happen before the n-th stage is trained."""
+    fit, calls = engine.fit, itertools.count(1)
+
+    def with_it(*arguments: Any) -> engine.Fitted:
+        if next(calls) == number:
+            then()
+        return fit(*arguments)
+
+    monkeypatch.setattr(engine, "fit", with_it)
+
+
+def published_once(lab: Lab, asked: Study, outcome: Outcome) -> bool:
+    """Whether every run of a study is FINISHED and holds each of its points and models once."""
+    assert (outcome.failures, outcome.unpublished) == ({}, [])
+    metrics = outcome.metrics
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
+    assert len(runs) == 1 + len(asked.arms) * (1 + asked.seeds)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in lab.runs(asked, "seed"):
+        arm, seed = run.data.tags["layerwise.arm"], int(run.data.tags["layerwise.seed"])
+        own = metrics[(metrics["arm"] == arm) & (metrics["seed"] == seed)].set_index("depth")
+        history = lab.history(run)
+        assert history == {name: own[name].to_dict() for name in history}
+        assert {"train_accuracy", "test_loss"} <= history.keys()
+        states = {name: model.status for name, model in lab.models(run).items()}
+        assert states == {f"depth-{depth:02d}": "READY" for depth in own.index}
+        assert len(run.outputs.model_outputs) == len(states)
+    return True
+
+
+def test_a_tracker_that_refuses_ends_a_study_before_training(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, fits: list[str]
+) -> None:
+    """Wrong credentials are no absence: nothing trains, and what the server said is said."""
+    with Proxy(0, lambda _: "401") as guarded:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.url)
+        with pytest.raises(TrackingError, match=r"cannot be used .+ error code 401"):
+            lab.run(other_data(small(name="refused"), 15))
+    assert fits == []
 
 
 @pytest.mark.parametrize("learning_rate", [1e6, 1e25], ids=["infinite", "not a number"])

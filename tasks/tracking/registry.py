@@ -83,7 +83,7 @@ def register(
     Raises:
         TrackingError: if a model of that name is somebody else's, or another network was registered for this run key.
     """
-    with failures_in_one_line(f"registering the model {study}"):
+    with failures_in_one_line(f"registering the model {study}", client.tracking_uri):
         model = _finished_model(client, tree.experiment_id, tree.seed_run(candidate.arm, candidate.seed), candidate)
         if model is None:
             return None

@@ -165,7 +165,7 @@ def read_seed_runs(client: MlflowClient, run: Run) -> dict[tuple[str, int], Seed
     Raises:
         TrackingError: if the store fails.
     """
-    with failures_in_one_line(f"reading the seeds' runs of {run.data.tags[STUDY]}"):
+    with failures_in_one_line(f"reading the seeds' runs of {run.data.tags[STUDY]}", client.tracking_uri):
         experiment, runs = run.info.experiment_id, tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
         of_seeds = {one.info.run_id: one for one in runs if identity(one)[0] == "seed"}
         found = {run_id: SeedRun(_scores(client, one), {}) for run_id, one in of_seeds.items()}
@@ -189,7 +189,7 @@ def append_record(client: MlflowClient, run: Run, path: str, content: str, tags:
     Raises:
         TrackingError: if the store fails, or the artifact is there.
     """
-    with failures_in_one_line(f"writing {path} to run {run.info.run_id}"):
+    with failures_in_one_line(f"writing {path} to run {run.info.run_id}", client.tracking_uri):
         if ARTIFACT + path in run.data.tags:
             raise TrackingError(f"run {run.info.run_id} holds {path} already; run again to write another.")
         client.log_text(run.info.run_id, content, path)
