@@ -18,12 +18,16 @@ A constant, never the number of cores: how a sum is divided among threads change
 bits should not depend on how large the machine is. More cores are used by more processes.
 """
 
-SETTINGS = {
+TELEMETRY_OFF = {
     # Nobody is told that Layerwise runs. DO_NOT_TRACK covers Prefect's SDK; MLflow wants "true", not "1".
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+}
+
+SETTINGS = {
+    **TELEMETRY_OFF,
     # The terminal belongs to Layerwise. Prefect's records still reach its own pages, through the API.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from flows import environment
+from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line
 from layerwise.study import StudyError
 
@@ -37,7 +38,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
     """
     from flows.server import ServerProblem, start
 
-    with start(root) as server:
+    with using_results(root), start(root) as server:
         flow = load()
         from flows.progress import shown
         from tasks.results import results_block

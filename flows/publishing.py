@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ from flows.trained import Outcome, Trained, unpublished_noted
 from layerwise.datasets import Data
 from layerwise.stages import Depth
 from layerwise.study import Study
-from tasks.publishing import close_tree, open_tree, publish_depths, publish_summary
+from tasks.publishing import Summary, close_tree, open_tree, publish_depths, publish_summary, register_chosen
 from tasks.tracking.runs import RunTree, Status
 
 
@@ -59,8 +60,11 @@ class Publishing:
         if not self.sent or self.sent[-1].state.is_final():
             self._send()
 
-    def finish(self, outcome: Outcome) -> None:
-        """Send the rest, wait for all, and publish what the run comes to; what could not be sent is noted."""
+    def finish(self, outcome: Outcome) -> Outcome:
+        """Send the rest, wait for all, publish what the run comes to, and register the model that was chosen.
+
+        What could not be sent is noted, and keeps the model from the registry.
+        """
         self._send()
         bar = progress.begin("publishing", len(self.sent))
         for future in self.sent:
@@ -69,9 +73,21 @@ class Publishing:
                 self.trained.unpublished.append(in_one_line(ended))
             bar.advance("models and metrics")
         summary, sent = self.trained.summary(self.study, outcome), [allow_failure(future) for future in self.sent]
-        if summary is not None:
-            with unpublished_noted(self.trained):
-                publish_summary(quote(self.tree), quote(self.study), quote(self.data), quote(summary), wait_for=sent)
+        if summary is None:
+            return outcome
+        with unpublished_noted(self.trained):
+            publish_summary(quote(self.tree), quote(self.study), quote(self.data), quote(summary), wait_for=sent)
+        return self._registered(outcome, summary)
+
+    def _registered(self, outcome: Outcome, summary: Summary) -> Outcome:
+        if summary.chosen is None or self.trained.unpublished:
+            return outcome
+        with unpublished_noted(self.trained):
+            version = register_chosen(  # ty: ignore[no-matching-overload] - as below
+                quote(self.tree), quote(self.study), self.repeat, quote(self.data), quote(summary)
+            )
+            return dataclasses.replace(outcome, registered=version)
+        return outcome
 
     def close(self, status: Status) -> None:
         """Close the runs; those of arms that failed are FAILED."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows import environment
 from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse
 from layerwise.study import StudyError
 
@@ -39,18 +38,34 @@ def report_command(said: str, *, output: Path | None, as_text: bool, may_open: b
         may_open: whether the file is opened in the user's browser, where standard output is a terminal.
         root: where runs are.
     """
-    environment.prepare(root)
-    from tasks.tracking.store import TrackingError
+    from tasks.tracking.store import TrackingError, open_existing_store
 
     try:
-        client = _client(root)
+        client = open_existing_store(root)
         run, content = _report(client, said, as_text=as_text)
     except (TrackingError, NoReport) as problem:
         return refuse(str(problem), WRONG_REQUEST)
     if as_text:
-        click.echo(_plain(content.decode()), nl=False)
+        click.echo(plain(content.decode()), nl=False)
         return DONE
-    place = output or root / "mlruns" / "reports" / _file_name(run)
+    return deliver(content, output, reports_folder(root) / _file_name(run), may_open=may_open)
+
+
+def reports_folder(root: Path) -> Path:
+    """Where pages are written that nobody named a file for."""
+    return root / "mlruns" / "reports"
+
+
+def deliver(content: bytes, output: Path | None, otherwise: Path, *, may_open: bool) -> int:
+    """Write a page, say where, and open it in the user's browser if there is one. Returns the exit status.
+
+    Args:
+        content: of the file.
+        output: the file that the user named, if they did.
+        otherwise: the file where they did not.
+        may_open: whether it is opened, where standard output is a terminal.
+    """
+    place = output or otherwise
     try:
         _write(place, content)
     except OSError as error:
@@ -60,15 +75,6 @@ def report_command(said: str, *, output: Path | None, as_text: bool, may_open: b
     if may_open and sys.stdout.isatty() and _has_screen():
         webbrowser.open(place.absolute().as_uri())
     return DONE
-
-
-def _client(root: Path) -> MlflowClient:
-    from tasks.tracking.store import TrackingError, database_path, open_store, store_uri
-
-    # Looking does not make a store.
-    if store_uri(root).endswith(str(database_path(root))) and not database_path(root).exists():
-        raise TrackingError(f"nothing is tracked in {database_path(root).parent}; run a study with `layerwise run`.")
-    return open_store(root)
 
 
 def _report(client: MlflowClient, said: str, *, as_text: bool) -> tuple[Run, bytes]:
@@ -124,8 +130,12 @@ def _file_name(run: Run) -> str:
 
     tags = run.data.tags
     words = (tags.get(STUDY, ""), tags.get(REPEAT, ""), run.info.run_id[:8])
-    safe = (re.sub(r"[^A-Za-z0-9._-]+", "_", word).strip(".-_")[:100] for word in words)
-    return f"{'-'.join(filter(None, safe))}.html"
+    return f"{'-'.join(filter(None, map(safe_word, words)))}.html"
+
+
+def safe_word(word: str) -> str:
+    """A word as a part of a file's name, whatever a tracker says."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", word).strip(".-_")[:100]
 
 
 def _write(place: Path, content: bytes) -> None:
@@ -139,7 +149,7 @@ def _write(place: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text without characters that would steer the terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
 

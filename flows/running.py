@@ -32,6 +32,8 @@ class Answer:
         seeds: how many were trained.
         finished: whether the study was finished before, so that nothing had to be trained.
         problems: what failed, or is trained and not published, in one line each.
+        chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
+        registered: its version of the registered model of the study's name; empty where it was not registered.
     """
 
     table: pd.DataFrame | None
@@ -40,6 +42,8 @@ class Answer:
     seeds: int
     finished: bool = False
     problems: tuple[str, ...] = ()
+    chosen: str = ""
+    registered: str = ""
 
     @property
     def all_supported(self) -> bool:
@@ -108,7 +112,15 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
         say(f"{study.name} is finished, but its runs lack {'; '.join(stored.missing)}: completing them.", console)
         return None
     tags = run.data.tags
-    return Answer(stored.table, tags.get("layerwise.answer", ""), stored.verdicts, int(tags[SEEDS]), finished=True)
+    return Answer(
+        stored.table,
+        tags.get("layerwise.answer", ""),
+        stored.verdicts,
+        int(tags[SEEDS]),
+        finished=True,
+        chosen=stored.chosen,
+        registered=stored.registered,
+    )
 
 
 def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
@@ -138,6 +150,8 @@ def _answer_of(outcome: Outcome) -> Answer:
         verdicts=outcome.verdicts.as_json() if outcome.verdicts else None,
         seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
+        chosen=outcome.chosen.place if outcome.chosen else "",
+        registered=outcome.registered or "",
     )
 
 
@@ -150,6 +164,8 @@ def _print_answer(study: Study, repeat: str, answer: Answer, console: Console) -
         say("The claims are not decided: that takes every seed of every arm.", console)
     if study.stop is not None and answer.verdicts is not None and answer.seeds < study.seeds:
         say(f"Stopped at {answer.seeds} of at most {study.seeds} seeds: every claim is decided.", console)
+    if answer.chosen:
+        say(_chosen_in_words(study, answer), console)
     if answer.finished:
         verified = len(study.arms) * answer.seeds
         say(
@@ -164,3 +180,11 @@ def _print_answer(study: Study, repeat: str, answer: Answer, console: Console) -
         say("Look at the runs: layerwise ui", console)
     for problem in answer.problems:
         refuse(problem, FAILED)
+
+
+def _chosen_in_words(study: Study, answer: Answer) -> str:
+    """Which network validation chose, and where it is registered, or why not."""
+    if answer.registered:
+        return f"registered: {study.name} version {answer.registered} ({answer.chosen}), chosen on validation"
+    why = "run again to register it" if answer.problems else f"track.models: {study.track.models} keeps no model of it"
+    return f"chosen on validation: {answer.chosen}; not registered: {why}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 import matplotlib as mpl
@@ -15,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from layerwise.datasets import View
 from layerwise.statistics import intact, main_score, t_interval
@@ -32,17 +34,17 @@ MARKS = ("mean", "95 % interval", "every seed", "collapsed seeds (x)", "median w
 """What figures by depth may show, in the words of their titles."""
 
 
-def of_scores(metrics: pd.DataFrame, table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Every figure of scores by depth that a study has numbers for, with its name.
+def of_scores(metrics: pd.DataFrame, table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Every figure of scores by depth that a study has numbers for: its name, and what draws it.
 
     Args:
         metrics: one row per arm, seed and depth.
         table: its summary.
     """
-    yield f"{main_score(metrics)}_by_depth", score_by_depth(metrics, table)
+    yield f"{main_score(metrics)}_by_depth", partial(score_by_depth, metrics, table)
     if "train_reconstruction_mse" in metrics and metrics["train_reconstruction_mse"].notna().any():
-        yield "reconstruction_by_depth", reconstruction_by_depth(metrics, table)
-    yield "live_units_by_depth", live_units_by_depth(metrics, table)
+        yield "reconstruction_by_depth", partial(reconstruction_by_depth, metrics, table)
+    yield "live_units_by_depth", partial(live_units_by_depth, metrics, table)
 
 
 def score_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -248,6 +250,7 @@ def _rows_of(axes: Axes, names: Sequence[str], what: str) -> None:
     """Rows with names, the first on top, along an axis of numbers."""
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(6))  # long names leave the axis little room
     axes.set_xlabel(what)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)

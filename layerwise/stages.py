@@ -123,6 +123,17 @@ class Evaluation:
     peak_memory: int | None = None
 
 
+def model_name(depth: int, what: str = "") -> str:
+    """What the model of a depth is called: of the network that answers, or ``"autoencoder"`` or ``"fine-tuned"``.
+
+    Example:
+        >>> from layerwise.stages import model_name
+        >>> model_name(2), model_name(2, "fine-tuned")
+        ('depth-02', 'depth-02-fine-tuned')
+    """
+    return "-".join(filter(None, (f"depth-{depth:02d}", what)))
+
+
 @dataclass(frozen=True)
 class Network:
     """A network to keep: what a depth's model is called, what it is, and its weights for every seed.
@@ -168,17 +179,17 @@ class Depth:
 
     def networks(self) -> Iterator[Network]:
         """The networks of this depth, each under its own name."""
-        name, hidden = f"depth-{self.depth:02d}", tuple(values for result in self.chain for values in result.hidden)
+        name, hidden = model_name(self.depth), tuple(values for result in self.chain for values in result.hidden)
         answering = "regressor" if self.block.data.task == "regression" else "classifier"
         top = self.head.output if self.head else self.chain[-1].output
         yield Network(name, answering, self.block, self.depth, self._answer_trainable_from(), hidden + top)
         if self.block.procedure.objective == "reconstruction" and self.chain[-1].output:
             everything = hidden + self.chain[-1].output
-            name = f"{name}-autoencoder"
+            name = model_name(self.depth, "autoencoder")
             yield Network(name, "autoencoder", self.block, self.depth, self._trained_from(), everything)
         if self.fine_tuned is not None:
             tuned = next(self.fine_tuned.networks())
-            yield dataclasses.replace(tuned, name=f"depth-{self.depth:02d}-fine-tuned", trainable_from=1)
+            yield dataclasses.replace(tuned, name=model_name(self.depth, "fine-tuned"), trainable_from=1)
 
     def _trained_from(self) -> int:
         """The lowest hidden layer that the last stage trained."""

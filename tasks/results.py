@@ -15,7 +15,6 @@ Prefect decides when a result is read or written; this module decides how, so th
 import base64
 import dataclasses
 import functools
-import hashlib
 import inspect
 import io
 import json
@@ -36,6 +35,8 @@ from prefect.results import ResultRecord, get_result_store
 from prefect.serializers import Serializer
 from pydantic import Field
 
+from tasks import records
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -49,7 +50,6 @@ DATACLASSES = {
 }
 """The frozen dataclasses that a result may hold: the name in the record, and where the class is defined."""
 
-MAGIC = b"layerwise result 1"
 BLOCK_SLUG = "layerwise-result-folder"
 
 
@@ -79,13 +79,13 @@ class StageSerializer(Serializer):
         arrays: list[np.ndarray] = []
         value = json.dumps(_encoded(obj, arrays, "result")).encode()
         packed = base64.b64encode(_packed(arrays))
-        return b"\n".join((_sha256(value, packed), value, packed))
+        return b"\n".join((records.sha256(value, packed), value, packed))
 
     def loads(self, blob: bytes) -> Any:
         """Decode what :meth:`dumps` made; raises ``ValueError`` for anything else."""
         try:
             digest, value, packed = blob.split(b"\n")
-            if _sha256(value, packed) != digest:
+            if records.sha256(value, packed) != digest:
                 raise ValueError("its checksum does not match its content")
             return _decoded(json.loads(value), _unpacked(base64.b64decode(packed, validate=True)))
         except (AttributeError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
@@ -177,14 +177,6 @@ def _rebuilt(name: str, values: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def _sha256(*parts: bytes) -> bytes:
-    """The SHA-256 of the parts in a row, in hexadecimal."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest().encode()
-
-
 # --- records <-> files ------------------------------------------------------------------------------------
 
 
@@ -213,7 +205,7 @@ class ResultFolder(WritableFileSystem):
         """Store a record as ``path``: after a power cut the old one, the new one or none is there."""
         file = self._file(path)
         _check_record(content, path)
-        envelope = b"".join((MAGIC, b" ", _sha256(content), b"\n", content))
+        envelope = records.envelope(content)
         if _holds(file, envelope):
             return
         temporary = file.with_name(f".{path}.{uuid4().hex}")
@@ -252,7 +244,7 @@ class ResultFolder(WritableFileSystem):
         """Keep the bytes for whoever wants to know, under a name that no digest has."""
         log.warning("Result %s is set aside and will be computed again: %s", file.name, problem)
         try:
-            file.replace(file.with_name(f".{file.name}.damaged"))
+            file.replace(file.with_name(f".{file.name}{records.DAMAGED}"))
         except OSError as error:
             log.warning("Could not set %s aside: %s", file, error.strerror or error)
 
@@ -282,37 +274,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _verified(content: bytes, path: str) -> bytes:
-    head, newline, record = content.partition(b"\n")
-    magic, _, digest = head.rpartition(b" ")
-    if magic != MAGIC or not newline:
-        raise DamagedRecord("it does not begin as a record of ours")
-    if _sha256(record) != digest:
-        raise DamagedRecord("its checksum does not match its content")
-    _check_record(record, path)
-    return record
+    try:
+        return records.opened(content, path)
+    except ValueError as problem:
+        raise DamagedRecord(str(problem)) from problem
 
 
 def _check_record(record: bytes, path: str) -> None:
-    """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone.
-
-    Prefect takes the deserializer from the record, in its present place or in older ones, and whatever a
-    second key of the same name says. So nothing but the exact present form passes.
-    """
+    """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone."""
     try:
-        parsed = json.loads(record, object_pairs_hook=_without_duplicates)
-        serializer, name = parsed["metadata"]["serializer"], parsed["metadata"]["storage_key"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedRecord(f"it is not a result record ({error})") from error
-    if parsed.keys() != {"metadata", "result"} or serializer != {"type": "layerwise"}:
-        raise DamagedRecord(f"its serializer is {serializer!r}, not ours")
-    if name != path:
-        raise DamagedRecord(f"it was stored as {name!r}")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) != len(keys := dict(pairs)):
-        raise ValueError("a key occurs twice")
-    return keys
+        records.check(record, path)
+    except ValueError as problem:
+        raise DamagedRecord(str(problem)) from problem
 
 
 # --- Prefect ----------------------------------------------------------------------------------------------
@@ -324,7 +297,7 @@ def results_block(folder: Path) -> str:
     The name follows from the folder, so that several roots can share a team's server.
     """
     folder = folder.absolute()
-    name = f"folder-{_sha256(os.fsencode(folder))[:16].decode()}"
+    name = f"folder-{records.sha256(os.fsencode(folder))[:16].decode()}"
     try:
         ResultFolder.load(name, _sync=True)
     except ValueError:  # Prefect's answer for a name it does not know

@@ -26,7 +26,7 @@ from prefect.results import ResultRecord, ResultRecordMetadata, ResultStore
 from prefect.serializers import JSONSerializer, PickleSerializer
 
 from flows import environment, server
-from tasks import results
+from tasks import records, results
 from tasks.results import ResultFolder, ResultProblem, StageSerializer, read_back, results_block, stage_task
 from tests.test_server import CHECKOUT, clean_environ, used_root
 
@@ -157,7 +157,7 @@ def test_dataclass_that_has_changed_since_is_refused(change: dict[str, str]) -> 
     _, value, arrays = StageSerializer().dumps(Stage(1, ())).split(b"\n")
     for old, new in change.items():
         value = value.replace(f'"{old}":'.encode(), f'"{new}":'.encode())
-    text = b"\n".join((results._sha256(value, arrays), value, arrays))
+    text = b"\n".join((records.sha256(value, arrays), value, arrays))
     if list(change.values()) == list(change):
         assert StageSerializer().loads(text)
     else:
@@ -178,7 +178,7 @@ def record(value: Any, serializer: Any = None, key: str = DIGEST) -> bytes:
 
 def envelope(content: bytes) -> bytes:
     """A file whose checksum is right, whatever it holds."""
-    return results.MAGIC + b" " + results._sha256(content) + b"\n" + content
+    return records.envelope(content)
 
 
 class Touch:

@@ -5,6 +5,7 @@
 blocks, and may take over sections of the study's.
 """
 
+from layerwise.report.across import across_page
 from layerwise.report.origin import origin_of
 from layerwise.report.page import (
     Block,
@@ -43,6 +44,7 @@ __all__ = [
     "Section",
     "StudyRun",
     "Table",
+    "across_page",
     "badge",
     "code",
     "html",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from layerwise import figures, statistics
@@ -108,7 +109,7 @@ def _left(run: StudyRun) -> Iterator[Block]:
     )
     if len(rows) > 1 and left[metric].notna().any():
         yield Drawing(
-            figures.by_arm(left, metric, unit=run.unit),
+            partial(figures.by_arm, left, metric, unit=run.unit),
             f"Test {named} of the network that each arm leaves at its last depth, every seed a dot; n counts intact"
             " seeds. Arms are compared seed by seed below, for their spread over seeds is partly shared.",
         )
@@ -141,7 +142,8 @@ def _card(run: StudyRun, told: Mapping[str, Any]) -> Card:
     level = run.verdicts["level"] if run.verdicts else ALPHA
     blocks: list[Block] = [Paragraph(f"{_capital(told['sentence'])}."), Paragraph(_reason(told))]
     if any(one["seeds"] > 1 for one in told["evidence"]):
-        drawn = figures.evidence(
+        drawn = partial(
+            figures.evidence,
             told["evidence"],
             *_bounds(claim),
             names=[f"depth {_where(claim, one)}" for one in told["evidence"]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -32,7 +33,7 @@ def drawings(run: StudyRun) -> Section:
     }
     seeds = f" n = {counted(run.seeds, 'seed')} an arm; the title says what the marks are."
     blocks: list[Block] = [
-        Drawing(figure, captions[name] + seeds) for name, figure in figures.of_scores(run.metrics, run.table)
+        Drawing(draw, captions[name] + seeds) for name, draw in figures.of_scores(run.metrics, run.table)
     ]
     blocks.append(
         Paragraph(
@@ -163,15 +164,15 @@ def differences(run: StudyRun) -> Section:
     if (main["seeds"] > 1).any():
         blocks.append(
             Drawing(
-                figures.differences(main, marked, unit=f"mean difference in {run.unit}"),
+                partial(figures.differences, main, marked, unit=f"mean difference in {run.unit}"),
                 f"Mean difference in test {named}, paired by seed, with 95 % t intervals; right of the line the first"
                 " arm is ahead. The number after each pair is n, the seeds intact in both.",
             )
         )
-    blocks += [_how_far(main, marked, f"test {named}"), _how_sure(main, marked, f"test {named}")]
+    blocks += [how_far(main, marked, f"test {named}"), how_sure(main, marked, f"test {named}")]
     others = found[(found["metric"] != metric) & ~nowhere]
     if not others.empty:
-        blocks.append(_how_far(others, [_place(row) in claimed for row in others.to_dict("records")], "other parts"))
+        blocks.append(how_far(others, [_place(row) in claimed for row in others.to_dict("records")], "other parts"))
     return Section("Differences between arms", blocks)
 
 
@@ -205,7 +206,14 @@ def _at(row: dict[str, Any]) -> str:
     return str(row["depth"]) if same else f"{row['depth']} / {row['other_depth']}"
 
 
-def _how_far(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+def how_far(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+    """The differences described: means, intervals, spread.
+
+    Args:
+        found: a row for each pair and depth, as :func:`layerwise.comparison.as_table` gives.
+        claimed: for each row, whether a claim speaks of it.
+        what: of what they are.
+    """
     several = found["metric"].nunique() > 1 or what == "other parts"
     scores = [Column("score", numeric=False)] if several else []
     rows = [
@@ -231,7 +239,8 @@ def _how_far(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
     )
 
 
-def _how_sure(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+def how_sure(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
+    """The differences tested; the arguments are those of :func:`how_far`."""
     rows = [
         (
             _pair(row),
@@ -369,8 +378,26 @@ def depth(run: StudyRun) -> Section:
                 note="Shortfall: mean paired difference, best minus chosen. A dash: no depth at which two seeds, and"
                 " half of all, are intact.",
             ),
+            *_chosen(run, named),
         ],
     )
+
+
+def _chosen(run: StudyRun, named: str) -> list[Block]:
+    """The network to keep; none while seeds are missing, or where no arm has a depth to choose."""
+    if run.missing():
+        return []
+    try:
+        chosen = selection.chosen_network(run.metrics, run.arms)
+    except StudyError:
+        return []
+    return [
+        Paragraph(
+            f"Of the arms at these depths the one with the best mean, and of its {chosen.intact} intact seeds the best:"
+            f" the network to keep is that of {chosen.place}. Its own validation {named}, {chosen.score:.4f}, is"
+            " flattered by that choice; the mean above says what the procedure gives."
+        )
+    ]
 
 
 def _choice(run: StudyRun, arm: str) -> tuple[str, ...]:

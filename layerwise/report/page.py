@@ -120,12 +120,12 @@ class Drawing:
     """A figure with a caption.
 
     Attributes:
-        figure: the figure, or what draws it, which is called only where figures are shown; vectors in the page.
+        draw: makes the figure, which stands in the page as vectors; Markdown never asks for it.
         caption: what it shows; read out in its place.
     """
 
     kind: ClassVar[str] = "drawing"
-    figure: Figure | Callable[[], Figure]
+    draw: Callable[[], Figure]
     caption: str
 
 

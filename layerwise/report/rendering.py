@@ -67,9 +67,6 @@ def inline_svg(figure: Figure, prefix: str, label: str) -> Markup:
     """
     from layerwise import figures
 
-    # Laid out once: every drawing would move its parts by a little again.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     stream = io.BytesIO()
     figures.save(figure, stream)
     root = ET.fromstring(stream.getvalue())  # noqa: S314 - our own figure, written a line above
@@ -101,9 +98,9 @@ class _Numbered:
     def __init__(self) -> None:
         self.drawn = 0
 
-    def __call__(self, figure: Figure | Callable[[], Figure], label: str) -> Markup:
+    def __call__(self, draw: Callable[[], Figure], label: str) -> Markup:
         self.drawn += 1
-        return inline_svg(figure() if callable(figure) else figure, f"figure-{self.drawn}-", label)
+        return inline_svg(draw(), f"figure-{self.drawn}-", label)
 
 
 @functools.cache

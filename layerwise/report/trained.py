@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from layerwise import figures
 from layerwise.report.page import Block, Column, Drawing, Facts, Pieces, Section, Table, code
@@ -77,8 +78,8 @@ def _drawn(run: StudyRun) -> Iterator[Drawing]:
     data = datasets.generate(spec)
     if data.digest == run.data_digest:
         block = next(stages.blocks(run.study, run.arms[0], data.digest))
-        drawn = figures.scatter(block.view(data), data.classes, seed=block.seeds[0])
-        yield Drawing(drawn, f"The rows of both parts as seed {block.seeds[0]} sees them, by class.")
+        draw = partial(figures.scatter, block.view(data), data.classes, seed=block.seeds[0])
+        yield Drawing(draw, f"The rows of both parts as seed {block.seeds[0]} sees them, by class.")
 
 
 def _network(study: Study) -> Iterator[tuple[str, str]]:

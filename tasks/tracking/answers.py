@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from tasks.tracking.publishing import ARTIFACT
+from tasks.tracking.registry import CHOSEN, REGISTERED, registered_version
 from tasks.tracking.runs import (
     ARMS,
     KIND,
@@ -27,6 +28,7 @@ from tasks.tracking.runs import (
     POINTS,
     RUN_KEY,
     SEEDS,
+    STUDY,
     Identity,
     count_models,
     count_points,
@@ -64,11 +66,15 @@ class StoredAnswer:
         table: the table of results; None if it is not there or not as it was published.
         verdicts: what the run found of each claim, as plain JSON; None for a study without claims.
         missing: what should be there and is not, in words; empty if the answer is complete.
+        chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
+        registered: its version of the registered model of the study's name; empty where it was not registered.
     """
 
     table: pd.DataFrame | None
     verdicts: dict[str, Any] | None = None
     missing: tuple[str, ...] = ()
+    chosen: str = ""
+    registered: str = ""
 
 
 def finished_study_run(client: MlflowClient, study_name: str, run_key: str) -> Run | None:
@@ -96,13 +102,28 @@ def stored_answer(client: MlflowClient, study_run: Run, *, claims: bool = False)
         missing.append(f"the artifact {RESULTS}")
     if claims and verdicts is None:
         missing.append(f"the artifact {VERDICTS}")
-    return StoredAnswer(table, None if verdicts is None else json.loads(verdicts), tuple(missing))
+    tags = study_run.data.tags
+    if REGISTERED in tags and registered_version(client, tags[STUDY], tags[RUN_KEY]) is None:
+        missing.append(f"the registered model {tags[REGISTERED]}")
+    return StoredAnswer(
+        table,
+        None if verdicts is None else json.loads(verdicts),
+        tuple(missing),
+        tags.get(CHOSEN, ""),
+        tags.get(REGISTERED, "").rpartition("/")[2],
+    )
 
 
 def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | None:
     """A table that a run holds as an artifact; None if it is not there or not as it was published."""
     content = stored_file(client, run, path)
-    return None if content is None else pd.read_csv(io.BytesIO(content))
+    return None if content is None else table_of(content)
+
+
+def table_of(content: bytes) -> pd.DataFrame:
+    """A table as it was published: names and digests are text, whatever they look like, and only nothing is missing."""
+    text: dict[Hashable, Any] = dict.fromkeys(("arm", "minus", "stage", "digest", "content"), "str")
+    return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""])
 
 
 def stored_file(client: MlflowClient, run: Run, path: str) -> bytes | None:

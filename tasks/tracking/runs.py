@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import getpass
 import itertools
-import os
-import socket
-import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,6 +23,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from layerwise.study import AnyLayer, Procedure, Study, Training
+from tasks import owners
 from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
 from tasks.tracking.views import VIEW_TAG, arms_view
 
@@ -178,7 +176,8 @@ def close_stale_runs(client: MlflowClient, experiment_id: str, *, except_key: st
         except_key: a run key whose runs are left alone, because they are about to be taken over.
     """
     running = _search(client, experiment_id, "attributes.status = 'RUNNING'")
-    stale = [run for run in running if run.data.tags.get(RUN_KEY) != except_key and _owner_is_gone(run)]
+    others = [run for run in running if run.data.tags.get(RUN_KEY) != except_key]
+    stale = [run for run in others if owners.is_gone(run.data.tags.get(OWNER, ""))]
     for run in stale:
         client.set_terminated(run.info.run_id, "KILLED", _last_sign_of_life(client, run))
     return [run.info.run_id for run in stale]
@@ -285,7 +284,7 @@ class _Plan:
             STUDY: self.study.name,
             DIGEST: self.study.digest(),
             REPEAT: self.repeat,
-            OWNER: _owner(),
+            OWNER: owners.this_process(),
             KIND: kind,
             **({ARM: arm} if arm else {}),
             **({SEED: seed} if seed else {}),
@@ -340,7 +339,7 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
         )
     _require_artifacts_here(client, study, experiment.artifact_location, root)
     if VIEW_TAG not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, arms_view(created=experiment.creation_time or 0))
+        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, _view(study, experiment.creation_time or 0))
     return experiment.experiment_id
 
 
@@ -361,7 +360,7 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
     location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
     tags = {
         "mlflow.experimentKind": "custom_model_development",
-        VIEW_TAG: arms_view(created=int(time.time() * 1000)),
+        VIEW_TAG: _view(study, int(time.time() * 1000)),
         STUDY: study.name,
     }
     if study.question:
@@ -373,6 +372,10 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
         if experiment is None:
             raise TrackingError(f"the experiment {study.name!r} cannot be created: {_first_line(error)}") from None
         return experiment.experiment_id
+
+
+def _view(study: Study, created: int) -> str:
+    return arms_view(created=created, score="r2" if study.data.task == "regression" else "accuracy")
 
 
 def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Run]:
@@ -433,28 +436,6 @@ def _last_sign_of_life(client: MlflowClient, run: Run) -> int:
     """When a killed run last published, or began: its duration should not include the days nobody looked."""
     times = [metric.timestamp for key in run.data.metrics for metric in client.get_metric_history(run.info.run_id, key)]
     return max([run.info.start_time, *times])
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
-
-
-def _owner_is_gone(run: Run) -> bool:
-    host, _, process = run.data.tags.get(OWNER, "").rpartition("/")[0].partition("/")
-    started = run.data.tags.get(OWNER, "").rpartition("/")[2]
-    return host == socket.gethostname() and process.isdecimal() and _start_of(int(process)) != started
-
-
-def _start_of(process: int) -> str:
-    """When a process began, so that a later one of the same number is told apart; empty if there is none."""
-    try:
-        # Field 22 of the line; the program's name before it may hold spaces and brackets.
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return ""
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(process)], capture_output=True, text=True, check=False)
-    return answer.stdout.strip().replace("/", "-")
 
 
 def _user() -> str:

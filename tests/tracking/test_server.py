@@ -8,12 +8,15 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
 from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer
 from tasks.tracking.publishing import Point, Publisher
+from tasks.tracking.registry import Candidate, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs
 from tasks.tracking.store import open_store
 from tests.studies import small
@@ -66,4 +69,33 @@ def test_a_study_is_tracked_on_a_server(server, root, capfd):
     assert len(client.search_runs([tree.experiment_id])) == 4
     assert list((server / "artifacts").rglob(RESULTS)), "the server decides where artifacts go"
     assert not (root / "mlruns").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("server")
+def test_a_network_is_registered_on_a_server(root, capfd):
+    """The version is made once, and again where it was deleted; it loads from where the server keeps the model."""
+    study, client = small(seeds=2), open_store(root)
+    tree = open_runs(client, study, run_key=study.digest(), repeat="", seeds=range(2), provenance={}, root=root)
+    run_id = tree.seed_run("greedy", 1)
+    model = client.create_logged_model(
+        tree.experiment_id, "depth-02", source_run_id=run_id, tags={"layerwise.digest": "weights"}
+    )
+    (root / "MLmodel").write_text("flavors: {}")
+    client.log_model_artifact(model.model_id, str(root / "MLmodel"))
+    client.finalize_logged_model(model.model_id, "READY")
+    candidate = Candidate("greedy", 2, 1, "depth-02", "What it is")
+    assert registered_version(client, study.name, tree.run_key) is None
+    assert [register(client, tree, candidate, study=study.name) for _ in range(2)] == ["1", "1"]
+    version = client.get_model_version_by_alias(study.name, "chosen")
+    assert (str(version.version), version.run_id, version.description) == ("1", run_id, "What it is")
+    assert version.tags["layerwise.run_key"] == tree.run_key
+    assert str(registered_version(client, study.name, tree.run_key).version) == "1"
+    loaded = mlflow.artifacts.download_artifacts("models:/small@chosen/MLmodel", dst_path=str(root / "loaded"))
+    assert Path(loaded).read_text() == "flavors: {}"
+    client.delete_model_version(study.name, "1")
+    assert registered_version(client, study.name, tree.run_key) is None
+    assert register(client, tree, candidate, study=study.name) == "2"
+    assert "mlflow.modelVersions" in client.get_logged_model(model.model_id).tags
     assert capfd.readouterr() == ("", "")
