@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse
+from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
@@ -100,18 +100,18 @@ def _made_again(held: Tracked, *, as_text: bool) -> str:
 
     if (own := _own(held.document)) is not None:
         raise NoReport(
-            f"{held.name} has no report, and it cannot be made again here, for that would read {own};"
-            f" `layerwise run` of its study file makes one."
+            f"{held.name} has no report, and to make it again here would be to read {own} that its run names;"
+            " `layerwise run` of its study file makes one."
         )
     try:
-        study = parse(held.document, where=held.name)
-    except StudyError as error:
-        raise NoReport(f"{held.name} has no report, and this version does not read its study: {error}") from None
-    origin = report.origin_of(held.run.data.tags)
-    found = report.StudyRun(
-        study, held.metrics, held.table, held.verdicts, held.differences, held.costs, origin, held.data_digest
-    )
-    page = report.study_page(found)
+        study, origin = parse(held.document, where=held.name), report.origin_of(held.run.data.tags)
+        tables = (held.metrics, held.table, held.verdicts, held.differences, held.costs)
+        page = report.study_page(report.StudyRun(study, *tables, origin, held.data_digest))
+    except (StudyError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise NoReport(
+            f"{held.name} has no report, and what its run holds is not what this version makes one from"
+            f" ({in_one_line(error)}); `layerwise run` of its study file makes one."
+        ) from None
     return report.markdown(page) if as_text else report.html(page)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from layerwise.stages import Evaluation, StageResult
+    from layerwise.stages import Block, Evaluation, StageResult
 
 STAGES = ("base", "add_layer", "jointly", "head", "fine_tune", "evaluate")
 """The stage functions that cost something, in the order in which a depth is made."""
@@ -28,6 +28,7 @@ class _Spent:
 
     stage: str
     depth: int
+    block: tuple[int, ...]
     seconds: float | None
     peak_memory: int | None
     arms: list[str] = field(default_factory=list)
@@ -59,30 +60,30 @@ class Costs:
         """
         return _Noting(steps, self)
 
-    def note(self, arm: str, stage: str, result: StageResult | Evaluation) -> None:
-        """Take in what a result took; one that is known by its digest serves one more arm."""
-        new = _Spent(stage, result.depth, result.seconds, result.peak_memory)
+    def note(self, block: Block, stage: str, result: StageResult | Evaluation) -> None:
+        """Take in what a result of a block took; one that is known by its digest serves one more arm."""
+        new = _Spent(stage, result.depth, block.seeds, result.seconds, result.peak_memory)
         served = self._spent.setdefault(result.digest, new).arms
-        if arm not in served:
-            served.append(arm)
+        if block.arm not in served:
+            served.append(block.arm)
 
     def table(self) -> pd.DataFrame:
         """One row for each arm, stage and depth.
 
         Returns:
             ``arm``, the first that trained it; ``shared_with``, the others, separated by commas; ``stage``; ``depth``;
-            ``blocks`` of seeds; ``seconds`` in all, NaN where those of a block are not known; and
-            ``peak_memory_bytes``, the most the process had held at the end of any of them, NaN where none is known.
+            ``blocks`` of seeds; ``seconds`` of all of them, NaN where those of one are not known; and
+            ``peak_memory_bytes``, the most that the process had held at the end of any; NaN where it is not known.
         """
         import pandas as pd
 
         rows = [
-            (one.arms[0], ", ".join(one.arms[1:]), one.stage, one.depth, 1, one.seconds, one.peak_memory)
+            (one.arms[0], ", ".join(one.arms[1:]), one.stage, one.depth, one.block, one.seconds, one.peak_memory)
             for one in self._spent.values()
         ]
         spent = pd.DataFrame(rows, columns=COLUMNS).astype({"seconds": float, "peak_memory_bytes": float})
         summed = spent.groupby(KEYS, sort=False).agg(
-            blocks=("blocks", "sum"),
+            blocks=("blocks", "nunique"),
             seconds=("seconds", lambda taken: taken.sum(skipna=False)),
             peak_memory_bytes=("peak_memory_bytes", "max"),
         )
@@ -100,9 +101,9 @@ class _Noting:
         if stage not in STAGES:
             return step
 
-        def noted(block: Any, *arguments: Any) -> Any:
+        def noted(block: Block, *arguments: Any) -> Any:
             result = step(block, *arguments)
-            self._costs.note(block.arm, stage, result)
+            self._costs.note(block, stage, result)
             return result
 
         return noted

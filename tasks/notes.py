@@ -1,4 +1,4 @@
-"""What the pages of MLflow and Prefect say about a study, in Markdown: its question, its answer, where to look."""
+"""What MLflow's pages say about a study, in Markdown: its question, its answer, where to look."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def study_note(
         f"- [The runs page]({arms_page(tree.experiment_id)}) overlays the curves of all arms.\n"
         f"- Each arm has a run beside this one: {arms}. Its *Model metrics* are the means over seeds, with the depth"
         " as step; the runs of its seeds lie below it, and hold the Keras model of every depth.\n"
+        f"- [The report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) holds all of it on one page: claims,"
+        " figures, paired differences, time and memory, and how to make it again.\n"
         "- *Artifacts* here: `figures/`, the full table `results.csv`, every score in `scores_by_seed.csv`, and"
         " `study.yaml`, the study with every setting spelled out.",
     )
@@ -124,7 +126,7 @@ def _how_good(study: Study, chosen: Chosen, metrics: pd.DataFrame) -> str:
 
 
 def answer_note(study: Study, metrics: pd.DataFrame, table: pd.DataFrame, chosen: Chosen | None = None) -> str:
-    """Question, answer, what was chosen, and table of results: the flow run's artifact in Prefect."""
+    """Question, answer, what was chosen, and table of results."""
     return _joined(
         _question(study),
         _answer(statistics.in_words(metrics)),

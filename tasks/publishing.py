@@ -292,7 +292,7 @@ def _is_complete(study: Study, arm: str, summary: Summary) -> bool:
 def _study_figures(
     study: Study, data: Data, metrics: pd.DataFrame, table: pd.DataFrame
 ) -> Iterator[tuple[str, Figure]]:
-    yield from figures.of_scores(metrics, table)
+    yield from ((name, draw()) for name, draw in figures.of_scores(metrics, table))
     if data.features == 2 and data.classes:
         block = next(stages.blocks(study, next(iter(study.arms)), data.digest))
         yield "data", figures.scatter(block.view(data), data.classes, seed=block.seeds[0])

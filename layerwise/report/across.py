@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from layerwise import figures, statistics
 from layerwise.across import Across
@@ -73,7 +74,9 @@ def _differences(found: Across) -> Section:
         share = "share of rows" if found.score == "accuracy" else "share of variance"
         blocks.append(
             Drawing(
-                figures.differences(rows, claimed, unit=f"mean difference in test {SCORES[found.score]} ({share})"),
+                partial(
+                    figures.differences, rows, claimed, unit=f"mean difference in test {SCORES[found.score]} ({share})"
+                ),
                 f"Mean difference in {named}, paired by seed, with 95 % t intervals; right of the line the first is"
                 " ahead. The number after each pair is n, the seeds intact in both.",
             )

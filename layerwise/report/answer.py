@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from layerwise import comparison, figures, statistics
+from layerwise import figures, statistics
 from layerwise.claims import undecidable
 from layerwise.report.page import (
     Block,
@@ -26,7 +27,12 @@ from layerwise.report.page import (
 from layerwise.report.run import BEST_RULE, StudyRun
 from layerwise.report.wording import counted, depths_in_words, interval, listed, p, short, shown
 from layerwise.study import ALPHA, Bound, Claim, Compare, Equivalent, Ordered, Rate, Ratio, Trend, looks
+from layerwise.study.claims import FINE_TUNED
 
+UNITS = {
+    "accuracy": "Accuracy is a share of rows, 0 to 1.",
+    "r2": "R2 is a share of the targets' variance: 1 is perfect, 0 is no better than their mean.",
+}
 ENOUGH_FOR_TESTS = 6
 """Pairs from which the two-sided sign-flip test can fall below .05: with five, its smallest p-value is .0625."""
 
@@ -40,11 +46,12 @@ def answer(run: StudyRun) -> Section:
         blocks.append(Paragraph("The claims are not decided: that takes every seed of every arm."))
     else:
         blocks.append(Paragraph("The study claims nothing beforehand, so what follows describes and decides nothing."))
-    blocks.append(_left(run))
-    if any(len(run.study.procedure(arm).depths) > 1 for arm in run.arms):
-        tuned = ", before any fine tuning" if "fine_tuned_diverged" in run.metrics else ""
+    blocks += _left(run)
+    deep = [arm for arm in run.arms if len(run.study.procedure(arm).depths) > 1]
+    if deep:
+        tuned = ", before any fine tuning" if f"{FINE_TUNED}diverged" in run.metrics else ""
         blocks.append(Paragraph(strong(f"From the first depth to the last{tuned}.")))
-        blocks.append(Items(statistics.in_words(run.metrics)))
+        blocks.append(Items(statistics.in_words(run.metrics[run.metrics["arm"].isin(deep)])))
     return Section("Answer", blocks)
 
 
@@ -80,32 +87,32 @@ def _verdicts_in_short(verdicts: Mapping[str, Any]) -> Iterator[Block]:
     yield Items([(badge(one["verdict"]), f" {_capital(one['sentence'])}.") for one in verdicts["verdicts"]])
 
 
-def _left(run: StudyRun) -> Table:
+def _left(run: StudyRun) -> Iterator[Block]:
     """The networks that arms leave at their last depth, by the score that answers the study."""
-    scored = comparison.finished(run.metrics)
-    named = statistics.SCORE_NAMES[run.score]
-    rows = []
-    for arm in run.arms:
-        own = scored[scored["arm"] == arm]
-        last = own[own["depth"] == own["depth"].max()]
-        (row,) = statistics.summarise(last).to_dict("records")
-        metric = f"test_{run.score}"
-        intact = int((statistics.intact(last, metric) & last[metric].notna()).sum())
-        rows.append((
-            arm,
+    left, metric, named = run.left(), f"test_{run.score}", statistics.SCORE_NAMES[run.score]
+    rows = [
+        (
+            str(row["arm"]),
             str(row["depth"]),
-            f"{intact} of {row['seeds']}",
+            f"{len(run.intact_of(left, str(row['arm']), metric))} of {row['seeds']}",
             shown(row[f"{metric}_mean"]),
             interval(row[f"{metric}_ci_low"], row[f"{metric}_ci_high"]),
             shown(row[f"{metric}_sd"]),
-        ))  # fmt: skip
-    return Table(
+        )
+        for row in statistics.summarise(left).to_dict("records")
+    ]
+    yield Table(
         f"What each arm leaves at its last depth: test {named} over its intact seeds",
         [Column("arm", numeric=False), "depth", "intact seeds", f"mean test {named}", "95 % interval", "sd over seeds"],
         rows,
-        note="The finished network: fine-tuned where the arm fine-tunes."
-        + (f" {named.capitalize()} is a share of rows, 0 to 1." if run.score == "accuracy" else ""),
+        note=f"The finished network: fine-tuned where the arm fine-tunes. {UNITS[run.score]}",
     )
+    if len(rows) > 1 and left[metric].notna().any():
+        yield Drawing(
+            partial(figures.by_arm, left, metric, unit=run.unit),
+            f"Test {named} of the network that each arm leaves at its last depth, every seed a dot; n counts intact"
+            " seeds. Arms are compared seed by seed below, for their spread over seeds is partly shared.",
+        )
 
 
 def claims(run: StudyRun) -> Section | None:
@@ -135,9 +142,15 @@ def _card(run: StudyRun, told: Mapping[str, Any]) -> Card:
     level = run.verdicts["level"] if run.verdicts else ALPHA
     blocks: list[Block] = [Paragraph(f"{_capital(told['sentence'])}."), Paragraph(_reason(told))]
     if any(one["seeds"] > 1 for one in told["evidence"]):
-        drawn = figures.evidence(told["evidence"], *_bounds(claim), what=_estimate(claim, told))
+        drawn = partial(
+            figures.evidence,
+            told["evidence"],
+            *_bounds(claim),
+            names=[f"depth {_where(claim, one)}" for one in told["evidence"]],
+            what=_estimate_with_unit(claim, told),
+        )
         blocks.append(Drawing(drawn, _drawing_caption(claim, told)))
-    blocks += [_evidence(claim, told), *_numbers(told), Facts([*_facts(told, level)])]
+    blocks += [_evidence(claim, told), *_numbers(claim, told), Facts([*_facts(told, level)])]
     return Card(told["claim"], told["verdict"], blocks)
 
 
@@ -176,20 +189,24 @@ def _evidence(claim: Claim, told: Mapping[str, Any]) -> Table:
         )
         for one in told["evidence"]
     ]
-    headings = ["n", _estimate(claim, told), "95 % interval", "interval at the family's level"]
+    headings = ["n", _estimate(claim, told), "95 % interval", "family interval"]
     return Table(
         "What each test found",
-        ["depth", *headings, "p were it false", "p were it true", "broken seeds", "McNemar p"],
+        ["depth", *headings, "p, were it false", "p, were it true", "broken seeds", "McNemar p"],
         rows,
-        note="n: seeds that count. p before Holm. Broken: diverged or collapsed, on each side of the comparison.",
+        note="n: seeds that count. Family interval: at the level at which the whole family of claims is decided. p:"
+        " before Holm, were the claim false, or true. Broken: seeds that diverged or collapsed, on either side.",
     )
 
 
 def _broken(one: Mapping[str, Any]) -> tuple[str, str]:
-    counts = [f"{side['diverged'] + side['collapsed']} of {side['seeds']}" for side in one["outcomes"]]
-    return " / ".join(dict.fromkeys(counts) if len(set(map(str, one["outcomes"]))) == 1 else counts), p(
-        one["outcomes_p"]
-    )
+    """Seeds that broke on each side, and McNemar's p; of more than two sides, the fewest and the most."""
+    counts = [side["diverged"] + side["collapsed"] for side in one["outcomes"]]
+    seeds = one["outcomes"][0]["seeds"]
+    if len(counts) > 2:
+        counts = sorted({min(counts), max(counts)})
+    told = (" / " if len(one["outcomes"]) == 2 else " to ").join(map(str, counts))
+    return f"{told} of {seeds}", p(one["outcomes_p"])
 
 
 NUMBERS = {
@@ -209,19 +226,19 @@ NUMBERS = {
 """What else a test reports, as it is headed."""
 
 
-def _numbers(told: Mapping[str, Any]) -> Iterator[Table]:
+def _numbers(claim: Claim, told: Mapping[str, Any]) -> Iterator[Table]:
     """What else the tests have to report: the values described."""
-    numbers = [one["numbers"] for one in told["evidence"]]
+    numbers = [one["numbers"] if one["seeds"] > 1 else {} for one in told["evidence"]]
     known = [key for key in NUMBERS if any(own.get(key) is not None for own in numbers)]
     spans = {"BCa interval": ("bootstrap_low", "bootstrap_high")} if _has(numbers, "bootstrap_low") else {}
     if _has(numbers, "probability"):
         spans["its interval"] = ("probability_low", "probability_high")
     if not known and not spans:
         return
-    shares = ["share of seeds as claimed"] if "its interval" in spans else []
+    shares = ["share as claimed"] if "its interval" in spans else []
     rows = [
         (
-            str(one["depth"]),
+            _where(claim, one),
             *(_cell(key, own.get(key)) for key in known),
             *((short(own.get("probability")),) if shares else ()),
             *(interval(own.get(low), own.get(high)) for low, high in reversed(spans.values())),
@@ -272,6 +289,26 @@ def _estimate(claim: Claim, told: Mapping[str, Any]) -> str:
         plain = "mean" if claim.kind == "bound" else "rate"
         return f"{plain} difference" if two and claim.kind == "bound" else "difference of rates" if two else plain
     return ESTIMATES[claim.kind]
+
+
+def _estimate_with_unit(claim: Claim, told: Mapping[str, Any]) -> str:
+    """The same, with the metric and its unit."""
+    metric = getattr(claim, "metric", "").removeprefix(FINE_TUNED)
+    plain = next((unit for ending, unit in METRIC_UNITS.items() if metric.endswith(ending)), "")
+    per_layer = " a layer" if claim.kind == "trend" else ""
+    unit = "" if claim.kind in {"ordered", "ratio"} or not plain else f" ({plain}{per_layer})"
+    name = _estimate(claim, told).removesuffix(per_layer)
+    return f"{name}, {metric.replace('_', ' ')}{unit}" if metric else f"{name}, {getattr(claim, 'outcome', '')}"
+
+
+METRIC_UNITS = {
+    "accuracy": "share of rows",
+    "loss": "nats a row, or squared sds of the target",
+    "reconstruction_mse": "squared units of the inputs",
+    "mae": "units of the target",
+    "live_units": "units",
+    "effective_rank": "units",
+}
 
 
 def _bounds(claim: Claim) -> tuple[float | None, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,15 +11,15 @@ import pandas as pd
 from layerwise import comparison, figures, selection, statistics
 from layerwise.report.page import Block, Column, Drawing, Paragraph, Section, Table
 from layerwise.report.run import StudyRun
-from layerwise.report.wording import counted, interval, p, short, shown
+from layerwise.report.wording import counted, interval, listed, p, short, shown
 from layerwise.study import StudyError, sides
 from layerwise.study.claims import FINE_TUNED
 from layerwise.study.scores import is_tuned
 
 ARM = Column("arm", numeric=False)
 PAIR = Column("arm minus other", numeric=False)
-TOLD = Column("", numeric=False)
-NETWORKS = {"": "as pretrained", FINE_TUNED: "fine-tuned"}
+STATUS = Column("status", numeric=False)
+NETWORKS = {"": "before tuning", FINE_TUNED: "fine-tuned"}
 
 
 def drawings(run: StudyRun) -> Section:
@@ -32,8 +33,13 @@ def drawings(run: StudyRun) -> Section:
     }
     seeds = f" n = {counted(run.seeds, 'seed')} an arm; the title says what the marks are."
     blocks: list[Block] = [
-        Drawing(figure, captions[name] + seeds) for name, figure in figures.of_scores(run.metrics, run.table)
+        Drawing(draw, captions[name] + seeds) for name, draw in figures.of_scores(run.metrics, run.table)
     ]
+    blocks.append(
+        Paragraph(
+            "Loss by epoch and, where there are any, decision regions and reconstructions are with each arm's run."
+        )
+    )
     return Section("Figures", blocks)
 
 
@@ -138,7 +144,8 @@ def differences(run: StudyRun) -> Section:
         why = "There is one arm" if len(run.study.arms) == 1 else "No two arms are complete"
         return Section("Differences between arms", [Paragraph(f"{why}, so there is nothing to compare between arms.")])
     metric, claimed = f"test_{run.score}", _claimed(run)
-    main = found[found["metric"] == metric]
+    nowhere = found["seeds"] == 0
+    main = found[(found["metric"] == metric) & ~nowhere]
     marked = [_place(row) in claimed for row in main.to_dict("records")]
     named = statistics.SCORE_NAMES[run.score]
     blocks: list[Block] = [
@@ -149,25 +156,24 @@ def differences(run: StudyRun) -> Section:
             " decides nothing."
         )
     ]
+    if nowhere.any():
+        lost = dict.fromkeys(f"{_pair(row)} at depth {_at(row)}" for row in found[nowhere].to_dict("records"))
+        blocks.append(Paragraph(f"No seed is intact in both arms of {listed(list(lost))}."))
+    if main.empty:
+        return Section("Differences between arms", blocks)
     if (main["seeds"] > 1).any():
         blocks.append(
             Drawing(
-                figures.differences(main, marked, unit=_unit(run)),
+                partial(figures.differences, main, marked, unit=f"mean difference in {run.unit}"),
                 f"Mean difference in test {named}, paired by seed, with 95 % t intervals; right of the line the first"
                 " arm is ahead. The number after each pair is n, the seeds intact in both.",
             )
         )
     blocks += [how_far(main, marked, f"test {named}"), how_sure(main, marked, f"test {named}")]
-    others = found[found["metric"] != metric]
+    others = found[(found["metric"] != metric) & ~nowhere]
     if not others.empty:
         blocks.append(how_far(others, [_place(row) in claimed for row in others.to_dict("records")], "other parts"))
     return Section("Differences between arms", blocks)
-
-
-def _unit(run: StudyRun) -> str:
-    return f"mean difference in test {comparison.SCORES[run.score]}" + (
-        " (share of rows)" if run.score == "accuracy" else " (share of variance)"
-    )
 
 
 def _place(row: dict[str, Any]) -> tuple[frozenset[tuple[str, int]], str]:
@@ -228,7 +234,7 @@ def how_far(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
     headings = ["depth", "n", "mean", "95 % t interval", "95 % BCa interval", "sd", "interquartile mean"]
     return Table(
         f"How far apart: {what}, first arm minus second",
-        [PAIR, *scores, *headings, TOLD],
+        [PAIR, *scores, *headings, STATUS],
         rows,
     )
 
@@ -256,16 +262,16 @@ def how_sure(found: pd.DataFrame, claimed: list[bool], what: str) -> Table:
             PAIR,
             "depth",
             "n",
-            "P(A > B)",
+            "P(A>B)",
             "95 % interval",
             "effect size",
             "sign-flip p",
             "Wilcoxon p",
             "correlation",
-            TOLD,
+            STATUS,
         ],
         rows,
-        note="P(A > B): how often the first arm is ahead on the same seed, a tie counting half, with Wilson's interval."
+        note="P(A>B): how often the first arm is ahead on the same seed, a tie counting half, with Wilson's interval."
         " Effect size: mean over sd of the differences, corrected for small samples (Hedges). Correlation of the two"
         " arms over seeds is what pairing bought: at equal spreads the variance of a difference is 1 minus it times"
         " that of unpaired arms. Wilcoxon's null is symmetry, not a mean; it is reported, and decides nothing.",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
 import yaml
 
 from layerwise import sizes
 from layerwise.report.page import Block, Code, Column, Facts, Items, Paragraph, Pieces, Section, Table, code, strong
 from layerwise.report.run import BEST_RULE, StudyRun
-from layerwise.report.wording import NOTHING, duration, is_missing, p, shown
-from layerwise.study import Study, StudyError, load
+from layerwise.report.wording import NOTHING, depths_in_words, duration, is_missing, listed, p, shown
+from layerwise.study import Study, StudyError, load, shipped
 
 STAGES = {
-    "base": "base: hidden layer 1",
+    "base": "first hidden layer",
     "add_layer": "added hidden layer",
     "jointly": "all layers at once",
     "head": "head",
@@ -47,40 +48,43 @@ def costs(run: StudyRun) -> Section:
     total, most = found["seconds"].sum(skipna=False), found["peak_memory_bytes"].max()
     told = f"All stages together took {duration(total)}" if not is_missing(total) else "Not every stage's time is known"
     peak = "" if is_missing(most) else f"; the process held at most {sizes.in_words(int(most))} of memory"
-    rows = [
-        (
-            str(row["arm"]),
-            STAGES.get(str(row["stage"]), str(row["stage"])),
-            str(row["depth"]),
-            str(row["blocks"]),
-            duration(row["seconds"]),
-            NOTHING if is_missing(row["peak_memory_bytes"]) else sizes.in_words(int(row["peak_memory_bytes"])),
-            "" if is_missing_text(row["shared_with"]) else str(row["shared_with"]),
-        )
-        for row in found.to_dict("records")
-    ]
-    headings = ["depth", "blocks", "time in all", "peak memory", Column("shared with", numeric=False)]
+    words = [Column(name, numeric=False) for name in ("arm", "stage", "shared with")]
     return Section(
         "Time and memory",
         [
-            Paragraph(f"{told}{peak}."),
+            Paragraph(f"{told}{peak}. Each depth by itself is in ", code("costs.csv"), "."),
             Table(
                 "Time and memory of every stage, over all blocks of seeds",
-                [Column("arm", numeric=False), Column("stage", numeric=False), *headings],
-                rows,
+                [*words[:2], "depths", "blocks", "time in all", "a depth", "peak memory", words[2]],
+                list(_cost_rows(found)),
                 note="A stage that several arms have in common was trained once, and is counted once, under the first"
-                " of them. Times are wall-clock times of the computation as it was first made, compiling included, and"
-                " publishing went on beside it; they hang on the machine and on what else it did. Peak memory is the"
-                " most that the whole process had held since it began, at the end of the stage. Making untrained or"
-                " permuted layers takes next to nothing and is not recorded.",
+                " of them. A depth: the shortest and the longest of them, over all blocks. Times are wall-clock times"
+                " of the computation as it was first made, compiling included, while publishing went on beside it;"
+                " they hang on the machine and on what else it did. Peak memory is the most that the whole process had"
+                " held since it began, at the end of the stage. Making untrained or permuted layers takes next to"
+                " nothing and is not recorded.",
             ),
         ],
     )
 
 
-def is_missing_text(value: object) -> bool:
-    """Whether a text is empty, or NaN, as an empty cell of a CSV file is read."""
-    return not isinstance(value, str) or not value
+def _cost_rows(found: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    """Every stage of an arm in a row, its depths together."""
+    keys = found.assign(shared_with=found["shared_with"].fillna("").astype(str))
+    for _, own in keys.groupby(["arm", "shared_with", "stage"], sort=False):
+        arm, shared, stage = own.iloc[0][["arm", "shared_with", "stage"]]
+        seconds, peak = own["seconds"], own["peak_memory_bytes"].max()
+        shortest, longest = duration(seconds.min()), duration(seconds.max())
+        yield (
+            str(arm),
+            STAGES.get(str(stage), str(stage)),
+            depths_in_words(sorted(own["depth"])),
+            str(int(own["blocks"].max())),
+            duration(seconds.sum(skipna=False)),
+            shortest if len(own) == 1 else f"{shortest} to {longest}",
+            NOTHING if is_missing(peak) else sizes.in_words(int(peak)),
+            str(shared),
+        )
 
 
 def reproduction(run: StudyRun) -> Section:
@@ -114,8 +118,10 @@ def _level(run: StudyRun) -> Iterator[Block]:
         "R1, the same scores within a tolerance elsewhere. On another type of processor the last bits differ, and"
         " through training now and then the class of a row; this run has not measured how far that goes.",
     ))  # fmt: skip
-    told.append(_fresh_seeds(run))
-    yield Paragraph("Levels of reproducibility, from the strictest to the loosest:")
+    decided = [one["claim"] for one in (run.verdicts or {"verdicts": []})["verdicts"] if one["verdict"] != "undecided"]
+    told.append(_fresh_seeds(run, decided))
+    kept = [name for name, claims in (("R0, the same bits", not lacking), ("R2, the same verdicts", decided)) if claims]
+    yield Paragraph("This run claims ", strong(listed(kept) if kept else "no level of reproducibility"), ":")
     yield Items(told)
 
 
@@ -128,8 +134,7 @@ def _lacking(run: StudyRun) -> str:
     return "" if "lock_digest" in run.origin else "the lock file of its libraries is not known"
 
 
-def _fresh_seeds(run: StudyRun) -> Pieces:
-    decided = [one["claim"] for one in (run.verdicts or {"verdicts": []})["verdicts"] if one["verdict"] != "undecided"]
+def _fresh_seeds(run: StudyRun, decided: list[str]) -> Pieces:
     if not decided:
         return (strong("Not claimed: "), "R2, the same verdicts with fresh seeds: no claim has been decided.")
     alpha = run.verdicts["alpha"] if run.verdicts else 0
@@ -150,8 +155,10 @@ def _commands(run: StudyRun) -> str:
 def _study_argument(study: Study) -> str:
     """How the study is asked for: by its name where it is ready-made, else as the file that this page ends with."""
     try:
-        ready = load(study.name)
-    except StudyError:
+        ready = load(study.name) if study.name in shipped() else None
+    except StudyError:  # it is of a file that has to be brought along
+        ready = None
+    if ready is None:
         return "study.yaml"
     if ready.canonical() == study.canonical():
         return study.name

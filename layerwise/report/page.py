@@ -11,7 +11,7 @@ any other that puts such parts together. Text is text: renderers escape it, what
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -120,12 +120,12 @@ class Drawing:
     """A figure with a caption.
 
     Attributes:
-        figure: the figure, drawn into the page as vectors.
+        draw: makes the figure, which stands in the page as vectors; Markdown never asks for it.
         caption: what it shows; read out in its place.
     """
 
     kind: ClassVar[str] = "drawing"
-    figure: Figure
+    draw: Callable[[], Figure]
     caption: str
 
 

@@ -6,6 +6,7 @@ import functools
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -97,9 +98,9 @@ class _Numbered:
     def __init__(self) -> None:
         self.drawn = 0
 
-    def __call__(self, figure: Figure, label: str) -> Markup:
+    def __call__(self, draw: Callable[[], Figure], label: str) -> Markup:
         self.drawn += 1
-        return inline_svg(figure, f"figure-{self.drawn}-", label)
+        return inline_svg(draw(), f"figure-{self.drawn}-", label)
 
 
 @functools.cache
@@ -120,6 +121,7 @@ def _environment(**options: Any) -> Environment:
     made.filters["pieces"] = pieces
     made.filters["typed"] = _typed
     made.filters["fenced"] = _fenced
+    made.filters["bold"] = _bold
     made.filters["aligned"] = _aligned
     made.filters["minus"] = _with_minus_signs
     made.filters["md"] = Markup
@@ -134,6 +136,13 @@ def _with_minus_signs(text: str) -> str:
 
 def _aligned(column: Column) -> Markup:
     return Markup("--:") if column.numeric else Markup(":--")
+
+
+def _bold(text: str) -> Markup:
+    """Text that stands out, for Markdown, which takes no space between the stars and the words."""
+    words = text.strip()
+    before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    return Markup(f"{before}**{_escaped(words)}**{after}")  # noqa: S704 - Markdown, and escaped
 
 
 def _typed(text: str) -> Markup:

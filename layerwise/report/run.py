@@ -73,11 +73,29 @@ class StudyRun:
 
     def intact(self, arm: str, depth: int, metric: str) -> np.ndarray:
         """A score over the seeds that are intact, ``(n,)``."""
-        own = self.metrics[(self.metrics["arm"] == arm) & (self.metrics["depth"] == depth)]
-        if metric not in own:
-            return np.zeros(0)
+        return self.intact_of(self.metrics[self.metrics["depth"] == depth], arm, metric)
+
+    def left(self) -> pd.DataFrame:
+        """The networks that arms leave at their last depth, one row per arm and seed; fine-tuned where they are."""
+        finished = comparison.finished(self.metrics)
+        return finished[finished["depth"] == finished.groupby("arm")["depth"].transform("max")]
+
+    @staticmethod
+    def intact_of(rows: pd.DataFrame, arm: str, metric: str) -> np.ndarray:
+        """A score over the intact seeds of an arm, ``(n,)``, of rows of one network an arm."""
+        own = rows[rows["arm"] == arm]
         values = own.loc[statistics.intact(own, metric), metric].to_numpy(float)
         return values[np.isfinite(values)]
+
+    @property
+    def unit(self) -> str:
+        """The score that answers the study, with its unit."""
+        return f"test {self.named} (share of {'rows' if self.score == 'accuracy' else 'variance'})"
+
+    @property
+    def named(self) -> str:
+        """The score that answers the study, as it is written."""
+        return statistics.SCORE_NAMES[self.score]
 
     def leaks(self) -> list[tuple[str, int, float]]:
         """Arms and depths whose mean test accuracy is above what the best possible rule scores, where that is known."""

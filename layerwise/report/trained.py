@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from layerwise.report.page import Block, Column, Facts, Pieces, Section, Table, code
+from layerwise import figures
+from layerwise.report.page import Block, Column, Drawing, Facts, Pieces, Section, Table, code
 from layerwise.report.run import StudyRun
 from layerwise.report.wording import (
     counted,
@@ -16,10 +18,14 @@ from layerwise.report.wording import (
     training_in_words,
     tuning_in_words,
 )
-from layerwise.study import Study, looks
+from layerwise.study import OwnData, Study, looks
 
 HIDDEN = {"split", "labels", "scaling", "shuffle", "source", "fresh"}
 """What a data set says that has words of its own here."""
+
+
+MOST_DRAWN = 2000
+"""Rows up to which data are drawn: each is a mark in the file."""
 
 
 def trained(run: StudyRun) -> Section:
@@ -28,6 +34,7 @@ def trained(run: StudyRun) -> Section:
         Facts([*_data(run), *_network(run.study), ("seeds", _seeds(run))]),
         _arms(run.study),
         _training(run.study),
+        *_drawn(run),
     ]
     return Section("What was trained", blocks)
 
@@ -59,6 +66,20 @@ def _parts(study: Study) -> str:
     return (
         f"{told}; {'each seed draws its own' if spec.shuffle else 'the same for every seed, in the order of the rows'}"
     )
+
+
+def _drawn(run: StudyRun) -> Iterator[Drawing]:
+    """The data, where they have two features and are made anew from their description, as they were."""
+    from layerwise import datasets, stages
+
+    spec, shape = run.study.data, run.study.data.shape()
+    if shape.features != 2 or not shape.classes or shape.rows > MOST_DRAWN or isinstance(spec, OwnData):
+        return
+    data = datasets.generate(spec)
+    if data.digest == run.data_digest:
+        block = next(stages.blocks(run.study, run.arms[0], data.digest))
+        draw = partial(figures.scatter, block.view(data), data.classes, seed=block.seeds[0])
+        yield Drawing(draw, f"The rows of both parts as seed {block.seeds[0]} sees them, by class.")
 
 
 def _network(study: Study) -> Iterator[tuple[str, str]]:
@@ -104,27 +125,33 @@ def _arms(study: Study) -> Table:
 
 
 def _training(study: Study) -> Table:
-    rows = [row for arm in study.arms for row in _stages(study, arm)]
-    words = [Column(name, numeric=False) for name in ("arm", "stage", "how it trains")]
+    shared: dict[tuple[str, str], list[str]] = {}
+    for arm in study.arms:
+        for stage in _stages(study, arm):
+            shared.setdefault(stage, []).append(arm)
+    rows = [
+        (*stage, "every arm" if len(arms) == len(study.arms) else ", ".join(arms)) for stage, arms in shared.items()
+    ]
+    words = [Column(name, numeric=False) for name in ("stage", "how it trains", "arms")]
     return Table("Training settings", words, rows)
 
 
-def _stages(study: Study, arm: str) -> Iterator[tuple[str, str, str]]:
-    """What an arm trains, stage by stage."""
+def _stages(study: Study, arm: str) -> Iterator[tuple[str, str]]:
+    """What an arm trains, stage by stage: the stage, and how."""
     asked = study.procedure(arm)
     if asked.control == "end_to_end":
-        yield arm, "all layers at once", f"{training_in_words(asked.training)} for every layer"
+        yield "all layers at once", f"{training_in_words(asked.training)} for every layer"
     elif asked.control is None or asked.control == "permuted":
         yield from _greedy(study, arm)
     if asked.control != "scratch" and (asked.objective == "reconstruction" or asked.control == "random_frozen"):
-        yield arm, "head on frozen features", training_in_words(asked.head)
+        yield "head on frozen features", training_in_words(asked.head)
     if asked.fine_tune is not None and asked.control == "scratch":
-        yield arm, "all layers at once", training_in_words(asked.fine_tune)
+        yield "all layers at once", training_in_words(asked.fine_tune)
     elif asked.fine_tune is not None:
-        yield arm, "fine tuning of all weights", tuning_in_words(asked.fine_tune)
+        yield "fine tuning of all weights", tuning_in_words(asked.fine_tune)
 
 
-def _greedy(study: Study, arm: str) -> Iterator[tuple[str, str, str]]:
+def _greedy(study: Study, arm: str) -> Iterator[tuple[str, str]]:
     """The greedy stages of an arm, those of equal settings together."""
     asked = study.procedure(arm)
     by_settings: dict[str, list[int]] = {}
@@ -135,4 +162,4 @@ def _greedy(study: Study, arm: str) -> Iterator[tuple[str, str, str]]:
     for told, depths in by_settings.items():
         whole = depths == list(range(depths[0], depths[-1] + 1))
         numbers = depths_in_words(depths) if whole else listed(list(map(str, depths)))
-        yield arm, f"hidden layer{'s' if len(depths) > 1 else ''} {numbers}", told
+        yield f"hidden layer{'s' if len(depths) > 1 else ''} {numbers}", told
