@@ -52,7 +52,7 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
             bar = progress.begin("training", sum(len(block.procedure.depths) for block in blocks))
             for block in blocks:
                 with failures_noted(trained, block):
-                    for depth in pretraining.depths(block, data, steps=trained.stages):
+                    for depth in pretraining.depths(block, data, steps=trained.ledger):
                         trained.add(depth)
                         publishing.add(depth)
                         bar.advance(f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}, depth {depth.depth}")

@@ -43,7 +43,7 @@ class Outcome:
 class Trained:
     """What has been trained so far: the stages, scores, curves and times that the summary needs; what went wrong."""
 
-    stages: Ledger = field(default_factory=lambda: Ledger(training))
+    ledger: Ledger = field(default_factory=lambda: Ledger(training))
     records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Trained:
             self.finished,
             self.examples,
             seeds,
-            self.stages.table(),
+            self.ledger.table(),
             verdicts,
         )
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from flows import environment
 from flows.reproducing import Allowed, reproduce_command
 from layerwise import engine, pretraining
-from layerwise.study import Study, parse
+from layerwise.study import Study, StudyError, parse
 from tasks.results import ResultFolder, read_back
 from tests.studies import small, small_document
 from tests.test_cli import and_modules, database
@@ -179,6 +180,47 @@ def test_a_repeat_is_reproduced_by_its_name(lab: Lab, asked: Study, reproduce: C
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("Reproducing reproduced:again, run ")
     assert ended.out.splitlines()[-1].startswith("EXACT (R0): 84 scores")
+
+
+def test_a_run_without_a_ledger_is_compared_by_the_rest(
+    asked: Study, reproduce: Callable[..., Ended], change: Callable[..., int]
+) -> None:
+    """Runs from before there were ledgers have scores and models, and say no more than that."""
+    assert change("DELETE FROM tags WHERE key = 'layerwise.artifact.stages.csv'") > 0
+    ended = reproduce(asked.name)
+    assert ended.status == 0
+    assert ended.out.splitlines()[-1] == "EXACT (R0): 84 scores and outcomes, 6 models and 0 stages, all equal."
+
+
+OWN_LAYER = "import keras\n\n\ndef gated(units=4):\n    return [keras.layers.Dense(units), keras.layers.ReLU()]\n"
+
+
+@pytest.mark.slow
+def test_own_data_and_layers_are_reproduced(
+    lab: Lab,  # noqa: F811
+    tmp_path: Path,
+    reproduce: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A table and a function of the user's are found by their content, and named before they are used."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_gate.py").write_text(OWN_LAYER)
+    rows = "".join(f"{number % 7},{number % 5},{'yes' if number % 3 else 'no'}\n" for number in range(60))
+    (tmp_path / "rows.csv").write_text("a,b,answer\n" + rows)
+    network = {"layers": [{"kind": "custom", "function": "own_gate:gated", "options": {"units": 3}}]}
+    data = {"source": "table", "path": "rows.csv", "target": "answer", "scaling": "standard"}
+    study = parse(
+        small_document(name="own", data=data, network=network, seeds=2, training={"epochs": 2, "batch_size": 8})
+    )
+    assert lab.run(study).failures == {}
+    ended = reproduce("own")
+    assert (ended.status, ended.err) == (0, "")
+    assert "code of your own, as the run had it: own_gate:gated\n" in ended.out
+    assert ended.out.splitlines()[-1].startswith("EXACT (R0): ")
+    (tmp_path / "own_gate.py").write_text(OWN_LAYER.replace("units=4", "units=5"))
+    with pytest.raises(StudyError, match=r"own_gate\.py is not the code that the run was made with"):
+        reproduce("own")
 
 
 @pytest.mark.usefixtures("asked")
