@@ -26,7 +26,7 @@ from layerwise.sizes import in_words
 from tasks.provenance import LOCK
 from tasks.records import File, listed, opened
 from tasks.tracking import health
-from tasks.tracking.store import TrackingError, check_database, database_path, is_new, open_store, store_uri
+from tasks.tracking.store import TrackingError, check_database, file_of, is_new, open_store, store_uri
 
 VERIFYING_SECONDS = 1.0
 """How long results are verified for, the newest first, unless all are asked for."""
@@ -87,7 +87,7 @@ def doctor_command(root: Path, *, fix: bool, thorough: bool) -> int:
 
 def _store(root: Path) -> Iterator[Finding]:
     if is_new(root):
-        yield Finding("store", f"nothing is tracked yet: there is no {database_path(root)}")
+        yield Finding("store", f"nothing is tracked yet: there is no {file_of(root)}")
     elif store_uri(root).startswith("sqlite:"):
         yield from _database(root)
     else:

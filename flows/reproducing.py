@@ -64,7 +64,7 @@ class Reproduction:
 
     Attributes:
         agreement: how it compares with what is tracked.
-        stages: how many stages were computed.
+        stages: how many stages' content was compared.
         networks: how many models' weights were compared.
         unlike: versions and machine, where they are not those of the run.
         seconds: how long it took.
@@ -112,10 +112,10 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
 
 def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
     """The run that is meant, if it is one that was finished."""
-    from tasks.tracking.store import TrackingError, database_path, is_new, open_store
+    from tasks.tracking.store import TrackingError, file_of, is_new, open_store
 
     if is_new(root):
-        raise Unanswered(NOTHING_TRACKED.format(database_path(root)), WRONG_REQUEST)
+        raise Unanswered(NOTHING_TRACKED.format(file_of(root)), WRONG_REQUEST)
     environment.prepare(root)
     try:
         from tasks.tracking.tracked import find_study_run, read_tracked
@@ -168,10 +168,10 @@ def _compared(
     datasets.check_seeds(study, data)
     pretraining.check_functions(study)
     try:
-        now, num_stages = _computed_values(study, data, tracked)
+        now = _computed_values(study, data, tracked)
     except Exception as error:
         raise Unanswered(f"{tracked.name}: computing it again failed: {in_one_line(error)}.", FAILED) from error
-    networks = sum(place.name == "weights" for place in now)
+    networks, num_stages = (sum(place.name == name for place in now) for name in ("weights", "content"))
     return Reproduction(agreement.compare(before, now), num_stages, networks, unlike, time.monotonic() - began)
 
 
@@ -259,8 +259,8 @@ def _tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -
     return found
 
 
-def _computed_values(study: Study, data: Data, tracked: Tracked) -> tuple[dict[Place, Value], int]:
-    """The same of a computation with nothing but the data; and how many stages it took."""
+def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, Value]:
+    """The same of a computation with nothing but the data."""
     from layerwise import answers
     from layerwise.ledger import Ledger
     from tasks.tracking.runs import REPEAT, SEEDS
@@ -275,7 +275,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> tuple[dict[P
             begun = len(ledger.rows)
         found |= _depth_values(study, data, depth)
         bar.advance(f"{depth.block.arm}, seeds {depth.block.seeds[0]}-{depth.block.seeds[-1]}, depth {depth.depth}")
-    return found, len(ledger.rows)
+    return found
 
 
 def _num_depths(study: Study, data: Data, seeds: int) -> int:

@@ -50,7 +50,7 @@ class Outcome:
 class Trained:
     """What has been trained so far, what it cost, and what went wrong: all that the summary needs."""
 
-    stages: Ledger = field(default_factory=lambda: Ledger(training))
+    ledger: Ledger = field(default_factory=lambda: Ledger(training))
     records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Trained:
     @property
     def steps(self) -> Any:
         """The stages as tasks; whatever comes of them is noted here."""
-        return self.costs.noting(self.stages)
+        return self.costs.noting(self.ledger)
 
     def add(self, depth: Depth) -> None:
         """Take in one depth of one block."""
@@ -108,7 +108,7 @@ class Trained:
             finished=self.finished,
             examples=self.examples,
             costs=self.costs.table(),
-            stages=self.stages.table(),
+            stages=self.ledger.table(),
             seeds=seeds,
             verdicts=verdicts,
             chosen=outcome.chosen,

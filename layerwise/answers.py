@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise import datasets, pretraining, sizes
 from layerwise.datasets import Data
-from layerwise.stages import Depth, Evaluation, model_name, rounds
+from layerwise.stages import Block, Depth, Evaluation, model_name, rounds
 from layerwise.study import Study
 
 if TYPE_CHECKING:
@@ -71,20 +71,26 @@ class Result:
 
 
 class Memory:
-    """The stages, each computed once in this process: arms that share a prefix share its results."""
+    """The stages, each computed once in this process: arms that share a prefix share its results.
+
+    They share them within a block of seeds, so when the next one begins all results are forgotten.
+    """
 
     def __init__(self) -> None:
         self.results: dict[str, Any] = {}
+        self.seeds: tuple[int, ...] = ()
         self.unrolled, self.untrained, self.permuted = pretraining.unrolled, pretraining.untrained, pretraining.permuted
 
     def __getattr__(self, stage: str) -> Callable[..., Any]:
         """The stage of that name, which looks its digest up before it computes."""
         compute = getattr(pretraining, stage)
 
-        def once(*arguments: Any) -> Any:
+        def once(block: Block, *arguments: Any) -> Any:
+            if block.seeds != self.seeds:
+                self.results, self.seeds = {}, block.seeds
             digest = arguments[-1]
             if digest not in self.results:
-                self.results[digest] = compute(*arguments)
+                self.results[digest] = compute(block, *arguments)
             return self.results[digest]
 
         return once
@@ -119,7 +125,9 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
 
 
 def depths(study: Study, data: Data, *, steps: Any, repeat: str = "") -> Iterator[Depth]:
-    """Every depth of every block of a study as it is trained; a study that stops early ends where it stops.
+    """Every depth of every block of a study as it is trained, block by block and in each of them arm by arm.
+
+    A study that stops early ends where it stops.
 
     Args:
         study: what to train.
@@ -129,7 +137,7 @@ def depths(study: Study, data: Data, *, steps: Any, repeat: str = "") -> Iterato
     """
     found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in study.arms}
     for seeds, blocks in rounds(study, data.digest, repeat):
-        for block in blocks:
+        for block in sorted(blocks, key=lambda block: block.seeds):  # which keeps the order of arms
             for depth in pretraining.depths(block, data, steps=steps):
                 found[block.arm] += rows(depth)
                 yield depth

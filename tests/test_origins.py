@@ -240,6 +240,28 @@ def test_a_function_with_the_recorded_content_is_called(loaded: Tracked, root: P
     assert called(root)
 
 
+def test_another_folder_that_the_tracker_names_is_not_looked_in(loaded: Tracked, root: Path) -> None:
+    """A module of the same name there is not imported in the place of the one in the working directory."""
+    (root / "elsewhere").mkdir()
+    (root / "elsewhere" / "own_rows.py").write_text("open('hostile', 'w').close()\n" + LOADER)
+    loaded.document["data"]["folder"] = str(root / "elsewhere")
+    datasets.reading._read.cache_clear()
+    origins.study_of(loaded, Allowed())
+    assert called(root)
+    assert not (root / "hostile").exists()
+
+
+def test_functions_are_found_wherever_a_study_names_them() -> None:
+    """In layers, heads, arms and inputs, and as a loader; what the functions are given is theirs."""
+    layer = {"kind": "custom", "function": "own:gated", "options": {"function": "tanh", "loader": "x"}}
+    document = small_document(
+        data={"source": "loader", "loader": "own:load", "options": {"function": "y"}},
+        network={"layers": [layer], "head": [{**layer, "function": "own:head"}]},
+        arms={"wide": {"network": {"inputs": {"a": {"layers": [{**layer, "function": "own:wide"}]}}}}},
+    )
+    assert origins.functions(document) == ["own:gated", "own:head", "own:load", "own:wide"]
+
+
 def gone(root: Path, _: Tracked) -> str:
     (root / "own_rows.py").unlink()
     return f"the study calls own_rows:load, and there is no {root / 'own_rows.py'}; go to the folder that has it"

@@ -83,6 +83,11 @@ def artifact_root(root: Path) -> Path:
     return root.absolute() / "mlruns" / "artifacts"
 
 
+def file_of(root: Path) -> Path:
+    """The file of a store that is SQLite, whether it is there or not."""
+    return _path_of(store_uri(root))
+
+
 def is_new(root: Path) -> bool:
     """Whether the store is a file that is not there yet, so that nothing can have been tracked in it."""
     uri = store_uri(root)
@@ -165,7 +170,7 @@ def check_database(root: Path) -> Database:
     Raises:
         TrackingError: if it cannot be read, or was made by another version of MLflow than this one.
     """
-    path = _path_of(store_uri(root))
+    path = file_of(root)
     _require_revision(path, _inspect(path, write_ahead=False))
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
