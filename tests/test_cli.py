@@ -513,7 +513,7 @@ def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -
     rest = [line.strip() for line in lines if line not in {*progress, *table}]
     assert rest[1:3] == head
     assert rest[3].startswith(f"greedy: from depth 1 to {STAGES}, training accuracy changes by ")
-    assert rest[6:] == ["Look at the runs: layerwise ui"]
+    assert rest[6:] == ["Read the report: layerwise report small", "Look at the runs: layerwise ui"]
 
 
 def test_what_the_seeds_can_never_decide_is_said_before_training(whole: Whole) -> None:

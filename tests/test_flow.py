@@ -442,7 +442,10 @@ def test_a_finished_study_says_what_is_registered_and_makes_it_whole(
         assert line in capsys.readouterr().out.splitlines()
     lab.client.delete_model_version("chooses", "1")
     assert running._finished(choosing, "", lab.root, console) is None
-    assert "but its runs lack the registered model models:/chooses/1: completing them" in capsys.readouterr().out
+    assert (
+        "but not as it was published: 1 registered model missing (models:/chooses/1). Mending it."
+        in capsys.readouterr().out
+    )
     assert lab.run(choosing).registered == "2"
     assert fits == []
     assert lab.client.get_registered_model("chooses").aliases == {"chosen": 2}
