@@ -84,6 +84,20 @@ def study_settings(command: Any) -> Any:
     return command
 
 
+_page = [
+    click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the page to this file."),
+    click.option("--markdown", is_flag=True, help="Print it as Markdown, and write no file."),
+    click.option("--no-open", is_flag=True, help="Do not open it in the browser."),
+]
+
+
+def page_options(command: Any) -> Any:
+    """--output, --markdown and --no-open: what every command that writes a page takes."""
+    for decorate in reversed(_page):
+        command = decorate(command)
+    return command
+
+
 @cli.command()
 @study_settings
 @click.option(
@@ -148,6 +162,36 @@ def plan(study: str, pilot: int | None, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@page_options
+def compare(runs: tuple[str, ...], output: Path | None, markdown: bool, no_open: bool) -> None:
+    """Compare tracked runs on the same data with the first of them, paired by the seeds they share.
+
+    RUN is the id of a run, the name of a study for its newest finished run, or study:repeat for a repeat; with /arm
+    behind it, or the id of an arm's run, it is that arm alone.
+    """
+    _one_way_out(output, markdown)
+    from flows.comparing import compare_command
+
+    shown = {"output": output, "as_text": markdown, "may_open": not no_open}
+    sys.exit(compare_command(runs, **shown, root=environment.root()))
+
+
+@cli.command()
+@click.argument("run")
+@page_options
+def report(run: str, output: Path | None, markdown: bool, no_open: bool) -> None:
+    """Write the report of a run as one HTML file, say where, and open it in the browser.
+
+    RUN is the name of a study, for its newest finished run; STUDY:REPEAT, for a repeat; or the id of a run in MLflow.
+    """
+    _one_way_out(output, markdown)
+    from flows.reporting import report_command
+
+    sys.exit(report_command(run, output=output, as_text=markdown, may_open=not no_open, root=environment.root()))
+
+
+@cli.command()
 @click.argument("run")
 @click.option(
     "--data", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Where the run's data file is now."
@@ -205,6 +249,11 @@ def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
 
     changes = {} if seeds is None else {"seeds": seeds}
     return load(study, overrides=overrides, **changes)
+
+
+def _one_way_out(output: Path | None, markdown: bool) -> None:
+    if markdown and output is not None:
+        raise click.UsageError("--markdown prints and --output writes; give one of them.")
 
 
 def _seconds(age: str) -> float:

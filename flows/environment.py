@@ -135,9 +135,9 @@ def _make_folders(root: Path) -> None:
         for folder in (results_folder(root), prefect_home(root), locks_folder(root)):
             folder.mkdir(mode=0o700, exist_ok=True)
         # Permission bits do not tell about read-only mounts, quotas or root; writing does.
-        probe = private / f".probe-{os.getpid()}"
+        probe = private / ".probe"  # one name for all, so that what a kill leaves the next process removes
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentProblem(
             f"Cannot write to {private} ({error.strerror or error});"

@@ -99,7 +99,7 @@ def _results_lock(root: Path) -> Path:
 
 def _write(holder: Path) -> None:
     """Say who holds the lock; renamed into place, so that a reader never meets half a line."""
-    temporary = holder.with_suffix(f".{os.getpid()}")
+    temporary = holder.with_suffix(".new")  # of the lock's holder alone, so that a kill leaves one at most
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     temporary.write_text(json.dumps({"pid": os.getpid(), "since": since}))
     temporary.replace(holder)

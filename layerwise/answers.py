@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise import datasets, pretraining, sizes
 from layerwise.datasets import Data
-from layerwise.stages import Block, Depth, Evaluation, rounds
+from layerwise.stages import Block, Depth, Evaluation, model_name, rounds
 from layerwise.study import Study
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Result:
         for found in self.trained[arm or next(iter(self.trained))]:
             if found.depth == depth and seed in found.block.seeds[: found.block.reported]:
                 for kept in found.networks():
-                    if kept.name == "-".join(filter(None, (f"depth-{depth:02d}", name))):
+                    if kept.name == model_name(depth, name):
                         return models.keras_model(kept, found.block.seeds.index(seed), self.data)
         raise KeyError(
             f"no model {name!r} of seed {seed} at depth {depth}; there are {self.study.seeds} seeds,"

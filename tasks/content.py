@@ -14,7 +14,8 @@ import numpy as np
 
 from layerwise.answers import FINE_TUNED
 from layerwise.datasets import Data, content_digest
-from layerwise.stages import Depth, Network
+from layerwise.stages import Depth, Network, model_name
+from layerwise.study import Procedure
 from tasks.tracking.publishing import Point
 
 
@@ -52,6 +53,17 @@ def points(depth: Depth, position: int) -> list[Point]:
     return found + [dataclasses.replace(point, key=f"{FINE_TUNED}{point.key}") for point in tuned]
 
 
+def is_kept(wanted: Literal["all", "final", "none"], procedure: Procedure, depth: int) -> bool:
+    """Whether a study that keeps models of these depths keeps those of one of an arm's.
+
+    Args:
+        wanted: of which depths.
+        procedure: the arm's.
+        depth: number of hidden layers.
+    """
+    return wanted == "all" or (wanted == "final" and depth == procedure.depth)
+
+
 def networks(depth: Depth, position: int, data: Data, wanted: Literal["all", "final", "none"]) -> Iterator[KeptNetwork]:
     """The networks of one seed that become models; none once it has diverged.
 
@@ -61,13 +73,12 @@ def networks(depth: Depth, position: int, data: Data, wanted: Literal["all", "fi
         data: the study's data.
         wanted: of which depths a study keeps models.
     """
-    last = depth.depth == depth.block.procedure.depth
-    if wanted == "none" or (wanted == "final" and not last) or depth.evaluation.diverged[position]:
+    if not is_kept(wanted, depth.block.procedure, depth.depth) or depth.evaluation.diverged[position]:
         return
     from layerwise import models
 
     for kept in depth.networks():
-        fine = kept.name.endswith("-fine-tuned")
+        fine = kept.name == model_name(depth.depth, "fine-tuned")
         if fine and depth.fine_tuned is not None and depth.fine_tuned.evaluation.diverged[position]:
             continue
         weights = models.weights(kept, position, data)

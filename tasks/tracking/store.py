@@ -36,8 +36,16 @@ _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "c
 _NOISY_LOGGERS = ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "urllib3.connectionpool")
 
 
+PROBE_SECONDS = 5.0
+"""How long to wait for a server's sign of life."""
+
+
 class TrackingError(RuntimeError):
     """The tracking store cannot do what was asked; its message is one line: received, expected, remedy."""
+
+
+class TrackerAway(TrackingError):
+    """The tracking store does not answer, or takes nothing just now: the same request may succeed a little later."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,17 @@ def is_new(root: Path) -> bool:
     return uri.startswith("sqlite:") and not _path_of(uri).exists()
 
 
+def answers(root: Path) -> bool:
+    """Whether the store is there and takes requests; one that refuses them answers as well."""
+    try:
+        open_store(root)
+    except TrackerAway:
+        return False
+    except TrackingError:
+        return True
+    return True
+
+
 def open_store(root: Path) -> MlflowClient:
     """A client of the study's tracking store, which is created if there is none yet.
 
@@ -94,8 +113,9 @@ def open_store(root: Path) -> MlflowClient:
             ``<root>/.layerwise``.
 
     Raises:
-        TrackingError: if the store cannot be created, written or reached, is no MLflow store, or was made by
-            another version of MLflow than this one.
+        TrackerAway: if it does not answer, or another process keeps it locked.
+        TrackingError: if the store cannot be created or written, does not let us in, is no MLflow store, or was made
+            by another version of MLflow than this one.
     """
     uri = store_uri(root)
     if uri.startswith("sqlite:"):
@@ -107,19 +127,38 @@ def open_store(root: Path) -> MlflowClient:
     return _open_remote(uri)
 
 
+def open_existing_store(root: Path) -> MlflowClient:
+    """A client of a store that is to be read: one that is not there is not made.
+
+    Raises:
+        TrackingError: as :func:`open_store` does, and if nothing has been tracked in ``root``.
+    """
+    path = database_path(root)
+    if store_uri(root) == _sqlite_uri(path) and not path.exists():
+        raise TrackingError(
+            f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT."
+        )
+    return open_store(root)
+
+
 @contextmanager
-def failures_in_one_line(doing: str) -> Generator[None]:
+def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
     """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.
 
     Args:
         doing: what was being done, as in ``"closing the runs"``.
+        uri: of the store. What is said of one that is :class:`TrackerAway` is the same, whatever was being done.
     """
     from mlflow.exceptions import MlflowException
+
+    from tasks.tracking.absence import absence
 
     try:
         with _quiet():  # MLflow logs a database's failure with its traceback, then raises it
             yield
     except (MlflowException, OSError) as error:
+        if away := absence(error):
+            raise TrackerAway(f"the tracking store {_shown(uri)} {away}") from error
         words = getattr(error.__cause__, "orig", None) or error  # the database's own words, if it was the database
         reason = str(words).strip().splitlines()[0]
         raise TrackingError(f"{doing} failed: {reason[:300]}; mend it and run again, and it goes on there.") from error
@@ -173,22 +212,40 @@ def _open_remote(uri: str) -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    from tasks.tracking.absence import absence
+
     try:
         with _quiet():
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
+            _probe(client)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        shown = _without_password(uri)
+        shown = _shown(uri)
+        if away := absence(error):
+            raise TrackerAway(f"the tracking store {shown} {away}") from None
         reason = str(error).replace(uri, shown).splitlines()[0]
         raise TrackingError(
-            f"the tracking store {shown} does not answer ({reason[:200]});"
-            " start it, or correct or unset MLFLOW_TRACKING_URI."
+            f"the tracking store {shown} cannot be used ({reason[:200]});"
+            " correct or unset MLFLOW_TRACKING_URI, or who you are there."
         ) from None
     return client
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"(?<=://)[^/]*@", "", uri)
+def _probe(client: MlflowClient) -> None:
+    """Ask for something small, once: who wants to try again can do so, and does not wait long to know."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request_safe
+
+    if not is_remote(client):
+        client.search_experiments(max_results=1)
+        return
+    path = "/api/2.0/mlflow/experiments/search"
+    creds, small = get_default_host_creds(client.tracking_uri), {"max_results": "1"}
+    http_request_safe(creds, path, "GET", params=small, max_retries=0, timeout=PROBE_SECONDS)
+
+
+def _shown(uri: str) -> str:
+    """A store as messages name it: the file, or the address without a password."""
+    return str(_path_of(uri)) if uri.startswith("sqlite:") else re.sub(r"(?<=://)[^/]*@", "", uri)
 
 
 def _require_writable(database: Path, artifacts: Path) -> None:
@@ -254,6 +311,8 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return row[0] if row else None
     except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise TrackerAway(f"the tracking store {path} is locked by another process") from None
         raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
     except sqlite3.DatabaseError:
         raise TrackingError(f"{path} is not an SQLite database; move it away, and a new store is made.") from None

@@ -19,9 +19,20 @@ from mlflow.exceptions import MlflowException
 
 from layerwise.study import StudyError
 from layerwise.study.reading import document_of
-from tasks.tracking.answers import DIFFERENCES, RESULTS, VERDICTS, stored_file, stored_table, table_of
+from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, VERDICTS, stored_file, stored_table, table_of
 from tasks.tracking.publishing import ARTIFACT, DEPTH
-from tasks.tracking.runs import DIGEST, KIND, REPEAT, RUN_KEY, STUDY, identity, search_models, tree_runs
+from tasks.tracking.runs import (
+    ARM,
+    ARMS,
+    DIGEST,
+    KIND,
+    REPEAT,
+    RUN_KEY,
+    STUDY,
+    identity,
+    search_models,
+    tree_runs,
+)
 from tasks.tracking.store import TrackingError, failures_in_one_line
 
 STUDY_FILE = "study.yaml"
@@ -29,6 +40,9 @@ STUDY_FILE = "study.yaml"
 
 SCORES = "scores_by_seed.csv"
 """The one that holds every score: a row per arm, seed and depth."""
+
+RUN_ID = "[0-9a-f]{32}"
+"""What MLflow's run ids look like, and names of studies seldom do."""
 
 STAGES = "stages.csv"
 """The one that holds the run's ledger: a row per stage, with the digest of what it left."""
@@ -47,6 +61,7 @@ class Tracked:
         table: its summary over seeds.
         verdicts: what the run found of each claim, as plain JSON; None without claims.
         differences: how arms differ, paired by seed; None where no two are compared.
+        costs: time and memory of every stage; None of a run from before they were kept.
         data_digest: digest of the data; empty where none was logged.
         stages: a row per stage, with the digest of what it left; None where none were logged.
     """
@@ -57,6 +72,7 @@ class Tracked:
     table: pd.DataFrame
     verdicts: dict[str, Any] | None
     differences: pd.DataFrame | None
+    costs: pd.DataFrame | None
     data_digest: str
     stages: pd.DataFrame | None = None
 
@@ -78,7 +94,28 @@ def find_study_run(client: MlflowClient, said: str) -> Run:
     Raises:
         TrackingError: if there is no such run; one line, with the nearest names.
     """
-    return _by_id(client, said) if re.fullmatch(r"[0-9a-f]{32}", said) else _by_name(client, said)
+    return _by_id(client, said) if re.fullmatch(RUN_ID, said) else _by_name(client, said)
+
+
+def find_arm(client: MlflowClient, said: str) -> tuple[Run, str]:
+    """The study run, and the arm of it, that a person means; the arm is empty where they mean all of them.
+
+    Args:
+        client: the store.
+        said: what :func:`find_study_run` takes, with ``/arm`` behind it for one arm; the id of an arm's run means that
+            arm.
+
+    Raises:
+        TrackingError: if there is no such run, or no such arm in it; one line.
+    """
+    name, _, arm = said.partition("/")
+    run = find_study_run(client, name)
+    if not arm and name != run.info.run_id and re.fullmatch(RUN_ID, name):
+        arm = client.get_run(name).data.tags.get(ARM, "")
+    known = run.data.tags.get(ARMS, "").split(",")
+    if arm and arm not in known:
+        raise TrackingError(f"{name} has no arm {arm!r}; there are {', '.join(known)}.")
+    return run, arm
 
 
 def read_tracked(client: MlflowClient, run: Run) -> Tracked:
@@ -97,9 +134,16 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
         table=table_of(_required(client, run, RESULTS)),
         verdicts=None if verdicts is None else json.loads(verdicts),
         differences=stored_table(client, run, DIFFERENCES),
+        costs=stored_table(client, run, COSTS),
         data_digest=used[0].dataset.digest if used else "",
         stages=stored_table(client, run, STAGES),
     )
+
+
+def arm_settings(client: MlflowClient, run: Run) -> dict[str, dict[str, str]]:
+    """Arm -> setting -> value: what the parameters of the arms' runs say of the tree that a study run belongs to."""
+    runs = tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
+    return {one.data.tags[ARM]: dict(one.data.params) for one in runs if one.data.tags.get(KIND) == "arm"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +165,7 @@ def read_seed_runs(client: MlflowClient, run: Run) -> dict[tuple[str, int], Seed
     Raises:
         TrackingError: if the store fails.
     """
-    with failures_in_one_line(f"reading the seeds' runs of {run.data.tags[STUDY]}"):
+    with failures_in_one_line(f"reading the seeds' runs of {run.data.tags[STUDY]}", client.tracking_uri):
         experiment, runs = run.info.experiment_id, tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
         of_seeds = {one.info.run_id: one for one in runs if identity(one)[0] == "seed"}
         found = {run_id: SeedRun(_scores(client, one), {}) for run_id, one in of_seeds.items()}
@@ -145,7 +189,7 @@ def append_record(client: MlflowClient, run: Run, path: str, content: str, tags:
     Raises:
         TrackingError: if the store fails, or the artifact is there.
     """
-    with failures_in_one_line(f"writing {path} to run {run.info.run_id}"):
+    with failures_in_one_line(f"writing {path} to run {run.info.run_id}", client.tracking_uri):
         if ARTIFACT + path in run.data.tags:
             raise TrackingError(f"run {run.info.run_id} holds {path} already; run again to write another.")
         client.log_text(run.info.run_id, content, path)
