@@ -263,7 +263,7 @@ def test_no_network_is_refused():
         ("just words", "holds a str; expected keys such as name"),
         ("- a\n- b", "holds a list"),
         ("arms:\n  one: greedy\n  one: scratch", "line 3 is not valid YAML: the key 'one' stands twice"),
-        ("name: !!python/object/apply:os.system ['true']", "line 1 is not valid YAML: the tag tag:yaml.org,2002:python"),
+        ("name: !!python/object/apply:os.system ['true']", "line 1 is not valid YAML: the tag tag:yaml.org"),
         ("a: &a [x, x]\nb: [*a, *a]", "line 2 is not valid YAML: the alias *a is not read"),
         ("[" * 5000, "is not valid YAML"),
         ("{1: 2, [3]: 4}", "is not valid YAML"),
