@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flows.printing import say
+
 LINES_APART = 5.0
 """Seconds between two plain lines."""
 
@@ -36,6 +38,9 @@ class Reporter(Protocol):
     def begin(self, phase: str, total: int) -> Phase:
         """A phase of so many steps begins."""
 
+    def tell(self, line: str) -> None:
+        """Something happens that a person should know now."""
+
 
 class Silent:
     """Says nothing: what runs get that nobody watches."""
@@ -47,6 +52,9 @@ class Silent:
     def advance(self, detail: str) -> None:
         """Say nothing."""
 
+    def tell(self, line: str) -> None:
+        """Say nothing."""
+
 
 _current: ContextVar[Reporter] = ContextVar("reporter")
 
@@ -54,6 +62,11 @@ _current: ContextVar[Reporter] = ContextVar("reporter")
 def begin(phase: str, total: int) -> Phase:
     """Tell whoever listens that a phase of ``total`` steps begins; its steps are told to what is returned."""
     return _current.get(Silent()).begin(phase, total)
+
+
+def tell(line: str) -> None:
+    """Say one line to whoever listens."""
+    _current.get(Silent()).tell(line)
 
 
 @contextmanager
@@ -87,6 +100,9 @@ class _Bars:
     def begin(self, phase: str, total: int) -> _BarPhase:
         return _BarPhase(self.bar, self.bar.add_task(phase, total=total, detail=""))
 
+    def tell(self, line: str) -> None:
+        say(line, self.bar.console)
+
 
 class _BarPhase:
     def __init__(self, bar: Progress, task: TaskID) -> None:
@@ -103,6 +119,9 @@ class _Lines:
     def begin(self, phase: str, total: int) -> _LinePhase:
         return _LinePhase(self.console, phase, total)
 
+    def tell(self, line: str) -> None:
+        say(line, self.console)
+
 
 class _LinePhase:
     def __init__(self, console: Console, phase: str, total: int) -> None:
@@ -117,4 +136,4 @@ class _LinePhase:
         self.said, elapsed = now, now - self.started
         left = f", about {elapsed / self.done * (self.total - self.done):.0f} s left" if self.done < self.total else ""
         line = f"{self.phase} {self.done}/{self.total}  {detail}  {elapsed:.0f} s{left}"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line, self.console)

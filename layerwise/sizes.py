@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import resource
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,13 @@ def _weights(asked: Any, features: int, outputs: int) -> int:
 def machine_bytes() -> int:
     """The memory of this machine, or what the container, or ``ulimit -v``, leaves of it."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    most = resource.getrlimit(resource.RLIMIT_AS)[0]
-    found += [most] if most != resource.RLIM_INFINITY else []
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [most] if most != resource.RLIM_INFINITY else []
     for limit in LIMITS:
         try:
             text = limit.read_text().strip()
@@ -94,6 +99,22 @@ def machine_bytes() -> int:
             continue
         found += [int(text)] if text.isdecimal() else []
     return min(found)
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has held at once since it began (its resident set); None on Windows.
+
+    Example:
+        >>> from layerwise.sizes import peak_bytes
+        >>> (peak_bytes() or 1e7) > 1e6
+        True
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def refuse_oversize(study: Any, *, available: int | None = None) -> None:

@@ -167,8 +167,8 @@ def _written_out(column: Any) -> int:
     total = 0
     for chunk in column.chunks:
         if types.is_dictionary(chunk.type) and _is_text(chunk.type.value_type):
-            lengths = compute.take(compute.binary_length(chunk.dictionary), chunk.indices)
-            total += compute.sum(lengths).as_py() or 0
+            lengths = compute.call_function("binary_length", [chunk.dictionary]).take(chunk.indices)
+            total += lengths.sum().as_py() or 0
     return total
 
 

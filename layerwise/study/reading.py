@@ -17,6 +17,9 @@ from layerwise.study.study import Study
 MAX_FILE_BYTES = 200_000
 """A study is a page of text; anything larger is refused before it is parsed."""
 
+MAX_KEPT_BYTES = 1_000_000
+"""What a tracker keeps of a study has every setting spelled out."""
+
 
 def shipped() -> dict[str, Path]:
     """The ready-made studies: name -> file. They stand beside the package, in a wheel inside it."""
@@ -70,6 +73,28 @@ def parse(document: Mapping[str, Any], *, where: str = "study", folder: Path | N
     return study
 
 
+def document_of(content: bytes, where: str) -> dict[str, Any]:
+    """The keys and values of a study that somebody else kept, as plain values; :func:`parse` makes a study of them.
+
+    Args:
+        content: of a study file.
+        where: how messages call it.
+
+    Raises:
+        StudyError: if it is too large, no text, or no plain YAML mapping; one line.
+    """
+    if len(content) > MAX_KEPT_BYTES:
+        raise StudyError(_too_large(where, len(content), MAX_KEPT_BYTES))
+    try:
+        return _parse(content.decode(), where)
+    except UnicodeDecodeError:
+        raise StudyError(f"{where}: is not UTF-8 text; a study is a YAML file.") from None
+
+
+def _too_large(where: str, size: int, most: int) -> str:
+    return f"{where}: {size:,} bytes; a study file holds at most {most:,}."
+
+
 def _read(source: str | Path) -> tuple[str, str]:
     known = shipped()
     path = known.get(str(source), Path(source))
@@ -81,9 +106,8 @@ def _read(source: str | Path) -> tuple[str, str]:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
-            size = max(path.stat().st_size, len(content))
-            raise StudyError(f"{path}: {size:,} bytes; a study file holds at most {MAX_FILE_BYTES:,}.")
-        return content.decode("utf-8"), str(path)
+            raise StudyError(_too_large(str(path), max(path.stat().st_size, len(content)), MAX_FILE_BYTES))
+        return content.decode(), str(path)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from None
     except UnicodeDecodeError:
