@@ -8,7 +8,7 @@ ARGS ?=
 SLOW := slow or browser or chaos
 BIN := .venv/bin
 
-.PHONY: help run test test-browser test-slow check format ui bench setup lock clean
+.PHONY: help run test test-browser test-slow check format ui bench verdicts setup lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,9 @@ ui: setup ## Open the MLflow and Prefect pages on the runs of this folder
 
 bench: setup ## Time the main job against the tutorial's script
 	@$(BIN)/python -m benchmarks.main_job $(ARGS)
+
+verdicts: setup ## Run every ready-made study, and write what it said of its claims into the README
+	@$(BIN)/python -m benchmarks.verdicts $(ARGS)
 
 setup: ## Install the locked packages into .venv (the other targets do so when needed)
 	@sh -c "$$SET_UP"

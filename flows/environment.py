@@ -18,12 +18,16 @@ A constant, never the number of cores: how a sum is divided among threads change
 bits should not depend on how large the machine is. More cores are used by more processes.
 """
 
-SETTINGS = {
+TELEMETRY_OFF = {
     # Nobody is told that Layerwise runs. DO_NOT_TRACK covers Prefect's SDK; MLflow wants "true", not "1".
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+}
+
+SETTINGS = {
+    **TELEMETRY_OFF,
     # The terminal belongs to Layerwise. Prefect's records still reach its own pages, through the API.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
@@ -131,9 +135,9 @@ def _make_folders(root: Path) -> None:
         for folder in (results_folder(root), prefect_home(root), locks_folder(root)):
             folder.mkdir(mode=0o700, exist_ok=True)
         # Permission bits do not tell about read-only mounts, quotas or root; writing does.
-        probe = private / f".probe-{os.getpid()}"
+        probe = private / ".probe"  # one name for all, so that what a kill leaves the next process removes
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentProblem(
             f"Cannot write to {private} ({error.strerror or error});"

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from flows import environment
-from flows.printing import FAILED, WRONG_REQUEST, in_one_line
+from flows.locks import using_results
+from flows.printing import FAILED, WRONG_REQUEST, in_one_line, warnings_shown
 from layerwise.study import StudyError
 
 
@@ -37,18 +38,22 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
     """
     from flows.server import ServerProblem, start
 
-    with start(root) as server:
+    with using_results(root), start(root) as server:
         flow = load()
+        from flows.crashed import close_crashed, owned
         from flows.progress import shown
-        from tasks.results import results_block
+        from tasks.results import ResultProblem, results_block
         from tasks.tracking.store import TrackingError
 
         try:
-            with server.ready(), shown(console):
+            with server.ready(), shown(console), warnings_shown(console), owned():
+                close_crashed()
                 storage = results_block(environment.results_folder(root))
                 return flow.with_options(result_storage=storage)(*arguments)
         except ServerProblem as error:
             raise Unanswered(str(error), FAILED) from None
+        except ResultProblem as error:
+            raise Unanswered(f"{name}: {error}", FAILED) from None
         except TrackingError as error:
             raise Unanswered(str(error), WRONG_REQUEST) from None
         except StudyError:

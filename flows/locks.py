@@ -1,10 +1,12 @@
 """One process per run and root: the kernel holds the lock, so a process that is gone leaves none."""
 
+import fcntl
 import json
 import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -41,9 +43,63 @@ def claim(root: Path, run_key: str) -> Generator[None]:
         lock.release()
 
 
+@contextmanager
+def using_results(root: Path) -> Generator[None]:
+    """Keep the results of ``root`` from being cleared while the body runs; waits for a clearing that is under way."""
+    with _results_lock(root).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def alone_with_results(root: Path) -> Generator[None]:
+    """Clear results of ``root`` while the body runs, which nobody can be using then.
+
+    Raises :class:`Busy` at once when a run is in progress there.
+    """
+    with _results_lock(root).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            working = [held.words for held in holders(root) if held.alive]
+            raise Busy(f"{working[0] if working else 'Another process'} is using the results; wait for it.") from None
+        yield
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who said that it works on a run, and whether there is such a process."""
+
+    file: Path
+    words: str
+    alive: bool
+
+
+def holders(root: Path) -> list[Holder]:
+    """Everybody who said that they work on a run of ``root``; no lock is touched for it."""
+    files = sorted(locks_folder(root).glob("*.holder"))
+    return [Holder(file, _described(file), _is_running(file)) for file in files]
+
+
+def _is_running(holder: Path) -> bool:
+    try:
+        os.kill(int(json.loads(holder.read_text())["pid"]), 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return False
+    return True
+
+
+def _results_lock(root: Path) -> Path:
+    folder = locks_folder(root)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / "results.lock"
+
+
 def _write(holder: Path) -> None:
     """Say who holds the lock; renamed into place, so that a reader never meets half a line."""
-    temporary = holder.with_suffix(f".{os.getpid()}")
+    temporary = holder.with_suffix(".new")  # of the lock's holder alone, so that a kill leaves one at most
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     temporary.write_text(json.dumps({"pid": os.getpid(), "since": since}))
     temporary.replace(holder)

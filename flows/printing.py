@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,6 +70,27 @@ def print_table(table: Table, console: Console) -> None:
 def say(line: str, console: Console) -> None:
     """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def warnings_shown(console: Console) -> Generator[None]:
+    """Show what our own modules warn of while the body runs, such as a damaged file: a line each."""
+    handler = _Warnings(console)
+    log = logging.getLogger("layerwise")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(" ".join(record.getMessage().split()), self._console)
 
 
 def _mean_and_sd(row: dict[str, Any], name: str) -> str:

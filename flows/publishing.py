@@ -6,12 +6,13 @@ it is read from there and sent again, for as long as one can wait; what is then 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import allow_failure
 from prefect.futures import PrefectFuture
@@ -24,7 +25,7 @@ from layerwise.datasets import Data
 from layerwise.stages import Block, Depth
 from layerwise.study import Study
 from tasks import training
-from tasks.publishing import Summary, close_tree, open_tree, publish_depths, publish_summary
+from tasks.publishing import Summary, close_tree, open_tree, publish_depths, publish_summary, register_chosen
 from tasks.tracking.runs import RunTree, Status
 from tasks.tracking.store import TrackerAway, answers
 
@@ -36,6 +37,8 @@ PATIENCE = 60.0
 
 LOOK = 1.0
 """Seconds between two looks at whether it is back."""
+
+T = TypeVar("T")
 
 Place = tuple[str, int]
 """A block by its arm and first seed."""
@@ -93,8 +96,11 @@ class Publishing:
         self._keep([])
         self._begin()
 
-    def finish(self, outcome: Outcome) -> None:
-        """Send the rest, wait for all, and publish what the run comes to; what could not be sent is noted."""
+    def finish(self, outcome: Outcome) -> Outcome:
+        """Send the rest, wait for all, publish what the run comes to, and register the model that was chosen.
+
+        What could not be sent is noted, and keeps the model from the registry.
+        """
         self._send_rest()
         steps: list[Callable[[], object]] = [
             partial(self._send_kept, block, highest) for block, highest in self.kept.values()
@@ -106,7 +112,15 @@ class Publishing:
             with unpublished_noted(self.trained):
                 self._insist(step)
             if self.absence.reason:
-                return
+                return outcome
+        return outcome if summary is None else self._registered(outcome, summary)
+
+    def _registered(self, outcome: Outcome, summary: Summary) -> Outcome:
+        if summary.chosen is None or self.trained.unpublished:
+            return outcome
+        with unpublished_noted(self.trained):
+            return dataclasses.replace(outcome, registered=self._insist(partial(self._register, summary)))
+        return outcome
 
     def close(self, status: Status, *, patiently: bool = False) -> None:
         """Close the runs, unless the tracker is known to be away; those of arms that failed are FAILED."""
@@ -120,18 +134,18 @@ class Publishing:
         else:
             close()
 
-    def _insist(self, step: Callable[[], object]) -> None:
+    def _insist(self, step: Callable[[], T]) -> T:
         """Take a step; while the tracker is away, wait for it and take the step again, as long as patience lasts."""
         while True:
             try:
-                step()
+                taken = step()
             except TrackerAway as away:
                 self._miss(away)
                 if not self.absence.ends():
                     raise
             else:
                 self.absence.over()
-                return
+                return taken
 
     def _open(self) -> None:
         if self.opened < self.seeds:
@@ -208,6 +222,12 @@ class Publishing:
         self._open()
         sent = [allow_failure(future) for future in self.sent]
         publish_summary(quote(self.tree), quote(self.study), quote(self.data), quote(summary), wait_for=sent)
+
+    def _register(self, summary: Summary) -> str | None:
+        self._open()
+        return register_chosen(  # ty: ignore[no-matching-overload] - as below
+            quote(self.tree), quote(self.study), self.repeat, quote(self.data), quote(summary)
+        )
 
     def _submit(self, depths: list[Depth]) -> PrefectFuture[None]:
         # Quoted, as in tasks/training.py: the graph shows which scores are sent, and no other edge.

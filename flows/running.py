@@ -37,6 +37,8 @@ class Answer:
         seeds: how many were trained.
         finished: whether the study was finished before, so that nothing had to be trained.
         problems: what failed, or is trained and not published, in one line each.
+        chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
+        registered: its version of the registered model of the study's name; empty where it was not registered.
     """
 
     table: pd.DataFrame | None
@@ -45,6 +47,8 @@ class Answer:
     seeds: int
     finished: bool = False
     problems: tuple[str, ...] = ()
+    chosen: str = ""
+    registered: str = ""
 
     @property
     def all_supported(self) -> bool:
@@ -78,7 +82,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
         return refuse(str(problem), problem.status)
-    _print_answer(study, answer, console)
+    _print_answer(study, repeat, answer, console)
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
@@ -99,6 +103,8 @@ def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
 def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer | None:
     """The answer of a study whose run is finished and whole; nothing else happens then."""
     from tasks.tracking.answers import finished_study_run, stored_answer
+    from tasks.tracking.manifest import set_aside_changed
+    from tasks.tracking.runs import SEEDS
     from tasks.tracking.store import TrackerAway, TrackingError, failures_in_one_line
 
     try:
@@ -113,11 +119,19 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     if run is None or stored is None:
         return None
     if stored.missing:
-        say(f"{study.name} is finished, but its runs lack {'; '.join(stored.missing)}: completing them.", console)
+        say(f"{study.name} is finished, but not as it was published: {'; '.join(stored.missing)}. Mending it.", console)
+        set_aside_changed(client, stored.faults)
         return None
     tags = run.data.tags
-    answer, seeds = tags.get("layerwise.answer", ""), int(tags["layerwise.seeds"])
-    return Answer(stored.table, answer, stored.verdicts, seeds, finished=True)
+    return Answer(
+        stored.table,
+        tags.get("layerwise.answer", ""),
+        stored.verdicts,
+        int(tags[SEEDS]),
+        finished=True,
+        chosen=stored.chosen,
+        registered=stored.registered,
+    )
 
 
 def _opened_store(root: Path) -> MlflowClient:
@@ -160,10 +174,12 @@ def _answer_of(outcome: Outcome) -> Answer:
         verdicts=outcome.verdicts.as_json() if outcome.verdicts else None,
         seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
+        chosen=outcome.chosen.place if outcome.chosen else "",
+        registered=outcome.registered or "",
     )
 
 
-def _print_answer(study: Study, answer: Answer, console: Console) -> None:
+def _print_answer(study: Study, repeat: str, answer: Answer, console: Console) -> None:
     if answer.table is not None:
         print_results(study, answer.table, answer.words, console)
     for one in answer.verdicts["verdicts"] if answer.verdicts else ():
@@ -172,6 +188,8 @@ def _print_answer(study: Study, answer: Answer, console: Console) -> None:
         say("The claims are not decided: that takes every seed of every arm.", console)
     if study.stop is not None and answer.verdicts is not None and answer.seeds < study.seeds:
         say(f"Stopped at {answer.seeds} of at most {study.seeds} seeds: every claim is decided.", console)
+    if answer.chosen:
+        say(_chosen_in_words(study, answer), console)
     if answer.finished:
         verified = len(study.arms) * answer.seeds
         say(
@@ -180,6 +198,17 @@ def _print_answer(study: Study, answer: Answer, console: Console) -> None:
             console,
         )
     else:
+        if not answer.problems:
+            name = f"{study.name}:{repeat}" if repeat else study.name
+            say(f"Read the report: layerwise report {name}", console)
         say("Look at the runs: layerwise ui", console)
     for problem in answer.problems:
         refuse(problem, FAILED)
+
+
+def _chosen_in_words(study: Study, answer: Answer) -> str:
+    """Which network validation chose, and where it is registered, or why not."""
+    if answer.registered:
+        return f"registered: {study.name} version {answer.registered} ({answer.chosen}), chosen on validation"
+    why = "run again to register it" if answer.problems else f"track.models: {study.track.models} keeps no model of it"
+    return f"chosen on validation: {answer.chosen}; not registered: {why}"

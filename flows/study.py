@@ -2,7 +2,7 @@
 
     data -> for each look at the claims, for each arm, for each block of seeds up to it:
                 base -> evaluate -> (add layer -> evaluate) x depth, with a head and fine tuning where the arm asks
-         -> decide the claims -> summarise and draw
+         -> decide the claims -> summarise and draw -> register the model that validation chose
 
 Training goes on in this thread; what is trained is published from another, so that neither waits for the other.
 """
@@ -52,13 +52,11 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
             bar = progress.begin("training", sum(len(block.procedure.depths) for block in blocks))
             for block in blocks:
                 with failures_noted(trained, block):
-                    for depth in pretraining.depths(block, data, steps=training):
+                    for depth in pretraining.depths(block, data, steps=trained.steps):
                         trained.add(depth)
                         publishing.add(depth)
                         bar.advance(f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}, depth {depth.depth}")
             # No look can be taken while seeds are missing; the run that completes them goes on from here.
             if trained.failures or should_stop(study, trained.metrics(), seeds):
                 break
-        outcome = trained.outcome(study)
-        publishing.finish(outcome)
-    return outcome
+        return publishing.finish(trained.outcome(study))

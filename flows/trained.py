@@ -11,19 +11,24 @@ import numpy as np
 import pandas as pd
 
 from flows.printing import in_one_line
-from layerwise import answers, statistics
+from layerwise import answers, selection, statistics
 from layerwise.claims import Verdicts, decide
+from layerwise.costs import Costs
+from layerwise.ledger import Ledger
+from layerwise.selection import Chosen
 from layerwise.stages import Block, Depth
-from layerwise.study import Study
+from layerwise.study import Study, StudyError
+from tasks import training
 from tasks.publishing import Summary
+from tasks.results import StorageProblem
 from tasks.tracking.store import TrackingError
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study's run ended: results, verdicts, and one line for each arm or publication that failed.
+    """How a study's run ended: results, verdicts, choice, and one line for each arm or publication that failed.
 
-    Claims are decided when all that they speak of has been trained; there are no verdicts of a run that failed.
+    Claims are decided, and a network is chosen, when all seeds have been trained; a run that failed has neither.
     """
 
     table: pd.DataFrame | None
@@ -31,6 +36,9 @@ class Outcome:
     failures: dict[str, str]
     unpublished: list[str]
     verdicts: Verdicts | None = None
+    chosen: Chosen | None = None
+    registered: str | None = None
+    """Its version of the registered model of the study's name; None where it was not registered."""
 
     @property
     def seeds(self) -> int:
@@ -40,14 +48,21 @@ class Outcome:
 
 @dataclass
 class Trained:
-    """What has been trained so far: the scores, curves and times that the summary needs, and what went wrong."""
+    """What has been trained so far, what it cost, and what went wrong: all that the summary needs."""
 
+    ledger: Ledger = field(default_factory=lambda: Ledger(training))
     records: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     unpublished: list[str] = field(default_factory=list)
     examples: dict[str, list[Depth]] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
+
+    @property
+    def steps(self) -> Any:
+        """The stages as tasks; whatever comes of them is noted here."""
+        return self.costs.noting(self.ledger)
 
     def add(self, depth: Depth) -> None:
         """Take in one depth of one block."""
@@ -73,7 +88,8 @@ class Trained:
         metrics = self.metrics()
         table = statistics.summarise(metrics) if len(metrics) else None
         verdicts = decide(study, metrics) if study.claims and not self.failures else None
-        return Outcome(table, metrics, self.failures, self.unpublished, verdicts)
+        chosen = None if self.failures else _chosen(study, metrics)
+        return Outcome(table, metrics, self.failures, self.unpublished, verdicts, chosen)
 
     def summary(self, study: Study, outcome: Outcome) -> Summary | None:
         """What there is to publish of an outcome, if anything was trained."""
@@ -85,14 +101,38 @@ class Trained:
         }
         verdicts = outcome.verdicts.as_json() if outcome.verdicts else None
         seeds = study.seeds if study.stop is None else None if self.failures else outcome.seeds
-        return Summary(outcome.metrics, outcome.table, curves, self.finished, self.examples, seeds, verdicts)
+        return Summary(
+            metrics=outcome.metrics,
+            table=outcome.table,
+            curves=curves,
+            finished=self.finished,
+            examples=self.examples,
+            costs=self.costs.table(),
+            stages=self.ledger.table(),
+            seeds=seeds,
+            verdicts=verdicts,
+            chosen=outcome.chosen,
+        )
+
+
+def _chosen(study: Study, metrics: pd.DataFrame) -> Chosen | None:
+    """The network to keep; none where there is no validation part, or no arm has seeds enough that are intact."""
+    try:
+        return selection.chosen_network(metrics, list(study.arms))
+    except StudyError:
+        return None
 
 
 @contextmanager
 def failures_noted(trained: Trained, block: Block) -> Generator[None]:
-    """One failing block does not stop the others: it is noted, and fails the run at its end."""
+    """One failing block does not stop the others: it is noted, and fails the run at its end.
+
+    A disk that takes no results stops them all: what they would train could not be kept.
+    """
     try:
         yield
+    except StorageProblem:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever stops one block need not stop another
         trained.failures[f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}"] = in_one_line(error)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise import datasets, pretraining, sizes
 from layerwise.datasets import Data
-from layerwise.stages import Depth, Evaluation, rounds
+from layerwise.stages import Block, Depth, Evaluation, model_name, rounds
 from layerwise.study import Study
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Result:
         for found in self.trained[arm or next(iter(self.trained))]:
             if found.depth == depth and seed in found.block.seeds[: found.block.reported]:
                 for kept in found.networks():
-                    if kept.name == "-".join(filter(None, (f"depth-{depth:02d}", name))):
+                    if kept.name == model_name(depth, name):
                         return models.keras_model(kept, found.block.seeds.index(seed), self.data)
         raise KeyError(
             f"no model {name!r} of seed {seed} at depth {depth}; there are {self.study.seeds} seeds,"
@@ -71,20 +71,26 @@ class Result:
 
 
 class Memory:
-    """The stages, each computed once in this process: arms that share a prefix share its results."""
+    """The stages, each computed once in this process: arms that share a prefix share its results.
+
+    They share them within a block of seeds, so when the next one begins all results are forgotten.
+    """
 
     def __init__(self) -> None:
         self.results: dict[str, Any] = {}
+        self.seeds: tuple[int, ...] = ()
         self.unrolled, self.untrained, self.permuted = pretraining.unrolled, pretraining.untrained, pretraining.permuted
 
     def __getattr__(self, stage: str) -> Callable[..., Any]:
         """The stage of that name, which looks its digest up before it computes."""
         compute = getattr(pretraining, stage)
 
-        def once(*arguments: Any) -> Any:
+        def once(block: Block, *arguments: Any) -> Any:
+            if block.seeds != self.seeds:
+                self.results, self.seeds = {}, block.seeds
             digest = arguments[-1]
             if digest not in self.results:
-                self.results[digest] = compute(*arguments)
+                self.results[digest] = compute(block, *arguments)
             return self.results[digest]
 
         return once
@@ -107,27 +113,47 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
         [0.82]
     """
     sizes.refuse_oversize(study)
-    data, memory = datasets.generate(study.data), Memory()
+    data = datasets.generate(study.data)
     datasets.check_seeds(study, data)
     pretraining.check_functions(study)
     trained: dict[str, tuple[Depth, ...]] = dict.fromkeys(study.arms, ())
-    result = Result(study, data, trained)
-    for seeds, blocks in rounds(study, data.digest):
-        for block in blocks:
-            for depth in pretraining.depths(block, data, steps=memory):
-                trained[block.arm] += (depth,)
-                if progress:
-                    progress(depth)
-        if _enough(result, seeds):
-            break
-    return result
+    for depth in depths(study, data, steps=Memory()):
+        trained[depth.block.arm] += (depth,)
+        if progress:
+            progress(depth)
+    return Result(study, data, trained)
 
 
-def _enough(result: Result, seeds: int) -> bool:
+def depths(study: Study, data: Data, *, steps: Any, repeat: str = "") -> Iterator[Depth]:
+    """Every depth of every block of a study as it is trained, block by block and in each of them arm by arm.
+
+    A study that stops early ends where it stops.
+
+    Args:
+        study: what to train.
+        data: its data.
+        steps: where the stages come from, such as :class:`Memory`.
+        repeat: name of the deliberate repeat; it is part of the digests and changes no bit.
+    """
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in study.arms}
+    for seeds, blocks in rounds(study, data.digest, repeat):
+        for block in sorted(blocks, key=lambda block: block.seeds):  # which keeps the order of arms
+            for depth in pretraining.depths(block, data, steps=steps):
+                found[block.arm] += rows(depth)
+                yield depth
+        if _enough(study, found, seeds):
+            return
+
+
+def _enough(study: Study, found: dict[str, list[dict[str, Any]]], seeds: int) -> bool:
     """Whether a study that stops early has seeds enough; others are asked nothing, for that loads more."""
+    if study.stop is None:
+        return False
+    import pandas as pd
+
     from layerwise.claims import should_stop
 
-    return result.study.stop is not None and should_stop(result.study, result.metrics(), seeds)
+    return should_stop(study, pd.DataFrame(row for arm in found.values() for row in arm), seeds)
 
 
 def rows(depth: Depth) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Selection by rule: which depth to keep, and whether another layer is worth training.
+"""Selection by rule: which network to keep, and whether another layer is worth training.
 
 Everything here sees validation scores alone. The first thing each function does is to drop every other score, so that
 no path leads from a test score to a choice; that a seed diverged is told from its validation loss, since the recorded
@@ -7,6 +7,7 @@ outcome looks at all parts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,8 @@ class Choice:
         best_depth: the depth with the best mean validation score.
         seeds: seeds intact at both.
         mean: mean validation score at the chosen depth over its intact seeds: accuracy, or R2 of numbers.
+        low: lower limit of Student's t interval for that mean, 95 %.
+        high: its upper limit.
         shortfall: mean paired difference, best minus chosen; 0 where they are the same.
         error: standard error of that difference.
     """
@@ -49,8 +52,41 @@ class Choice:
     best_depth: int
     seeds: int
     mean: float
+    low: float
+    high: float
     shortfall: float
     error: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The network to keep of a study, and what it was chosen by.
+
+    Attributes:
+        arm: the arm that left it.
+        depth: its number of hidden layers.
+        seed: its seed.
+        score: its validation score: accuracy, or R2 of numbers.
+        intact: seeds of its arm that are intact at its depth, of which it is the best.
+        choices: of each arm that has one, the depth chosen; in the order of arms.
+    """
+
+    arm: str
+    depth: int
+    seed: int
+    score: float
+    intact: int
+    choices: tuple[Choice, ...]
+
+    @property
+    def choice(self) -> Choice:
+        """Its arm's."""
+        return next(one for one in self.choices if one.arm == self.arm)
+
+    @property
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return f"{self.arm}, depth {self.depth}, seed {self.seed}"
 
 
 def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
@@ -89,9 +125,47 @@ def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
     best = int(kept.mean().idxmax())
     lost = {int(depth): (kept[best] - kept[depth]).dropna().to_numpy() for depth in kept.columns}
     depth = next(depth for depth, own in lost.items() if depth == best or own.mean() <= _standard_error(own))
-    found = lost[depth]
-    mean, shortfall = float(kept[depth].mean()), float(found.mean())
-    return Choice(arm, depth, best, len(found), mean, shortfall, _standard_error(found))
+    found, mean = lost[depth], float(kept[depth].mean())
+    low, high = statistics.t_interval(kept[depth].dropna().to_numpy())
+    return Choice(arm, depth, best, len(found), mean, low, high, float(found.mean()), _standard_error(found))
+
+
+def chosen_network(metrics: pd.DataFrame, arms: Sequence[str]) -> Chosen:
+    """The network to keep of a study, by its validation score.
+
+    Each arm is taken at its chosen depth (:func:`chosen_depth`); the arm with the best mean there is chosen, and of
+    its intact seeds the best. Of equals the first arm and the lowest seed are taken. As that of the best of many, the
+    seed's own score flatters it; the arm's mean does so less.
+
+    Args:
+        metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
+        arms: those to choose among; one without a depth to choose is left out.
+
+    Raises:
+        StudyError: where no arm has a depth to choose, such as for want of a validation part.
+
+    Example:
+        >>> import pandas as pd
+        >>> from layerwise.selection import chosen_network
+        >>> metrics = pd.DataFrame({
+        ...     "arm": ["greedy"] * 3 + ["scratch"] * 3, "seed": [0, 1, 2] * 2, "depth": 1, "collapsed": False,
+        ...     "validation_loss": 0.5, "validation_accuracy": [0.80, 0.83, 0.81, 0.7, 0.9, 0.7],
+        ... })
+        >>> chosen_network(metrics, ["greedy", "scratch"]).place
+        'greedy, depth 1, seed 1'
+    """
+    choices, reasons = [], []
+    for arm in arms:
+        try:
+            choices.append(chosen_depth(metrics, arm))
+        except StudyError as error:
+            reasons.append(error)
+    if not choices:
+        raise reasons[0]
+    best = max(choices, key=lambda one: one.mean)  # of equals the first, as of the seeds below
+    scores = _validation_scores(metrics, best.arm)[best.depth].dropna()
+    seed = int(scores.idxmax())
+    return Chosen(best.arm, best.depth, seed, float(scores[seed]), len(scores), tuple(choices))
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,22 @@ def machine_bytes() -> int:
             continue
         found += [int(text)] if text.isdecimal() else []
     return min(found)
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has held at once since it began (its resident set); None on Windows.
+
+    Example:
+        >>> from layerwise.sizes import peak_bytes
+        >>> (peak_bytes() or 1e7) > 1e6
+        True
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def refuse_oversize(study: Any, *, available: int | None = None) -> None:

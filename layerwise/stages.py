@@ -74,6 +74,8 @@ class StageResult:
         digest: identity of the result.
         finished: when it was computed, milliseconds since 1970.
         seconds: how long the computation took.
+        peak_memory: the most memory that the process had held when it was through, in bytes; None where that is not
+            known, as of results that were stored before it was recorded.
     """
 
     stage: str
@@ -86,6 +88,7 @@ class StageResult:
     digest: str
     finished: int
     seconds: float
+    peak_memory: int | None = None
 
 
 Chain = tuple[StageResult, ...]
@@ -106,6 +109,8 @@ class Evaluation:
         collapsed: ``(seeds,)`` bool, see :func:`layerwise.outcomes.collapsed`; False without a reconstruction.
         digest: identity of the scores.
         finished: when they were computed, milliseconds since 1970.
+        seconds: how long that took; None where it is not known, as of scores that were stored before it was recorded.
+        peak_memory: as of a :class:`StageResult`.
     """
 
     depth: int
@@ -114,6 +119,19 @@ class Evaluation:
     collapsed: np.ndarray
     digest: str
     finished: int
+    seconds: float | None = None
+    peak_memory: int | None = None
+
+
+def model_name(depth: int, what: str = "") -> str:
+    """What the model of a depth is called: of the network that answers, or ``"autoencoder"`` or ``"fine-tuned"``.
+
+    Example:
+        >>> from layerwise.stages import model_name
+        >>> model_name(2), model_name(2, "fine-tuned")
+        ('depth-02', 'depth-02-fine-tuned')
+    """
+    return "-".join(filter(None, (f"depth-{depth:02d}", what)))
 
 
 @dataclass(frozen=True)
@@ -161,17 +179,17 @@ class Depth:
 
     def networks(self) -> Iterator[Network]:
         """The networks of this depth, each under its own name."""
-        name, hidden = f"depth-{self.depth:02d}", tuple(values for result in self.chain for values in result.hidden)
+        name, hidden = model_name(self.depth), tuple(values for result in self.chain for values in result.hidden)
         answering = "regressor" if self.block.data.task == "regression" else "classifier"
         top = self.head.output if self.head else self.chain[-1].output
         yield Network(name, answering, self.block, self.depth, self._answer_trainable_from(), hidden + top)
         if self.block.procedure.objective == "reconstruction" and self.chain[-1].output:
             everything = hidden + self.chain[-1].output
-            name = f"{name}-autoencoder"
+            name = model_name(self.depth, "autoencoder")
             yield Network(name, "autoencoder", self.block, self.depth, self._trained_from(), everything)
         if self.fine_tuned is not None:
             tuned = next(self.fine_tuned.networks())
-            yield dataclasses.replace(tuned, name=f"depth-{self.depth:02d}-fine-tuned", trainable_from=1)
+            yield dataclasses.replace(tuned, name=model_name(self.depth, "fine-tuned"), trainable_from=1)
 
     def _trained_from(self) -> int:
         """The lowest hidden layer that the last stage trained."""

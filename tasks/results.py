@@ -15,7 +15,6 @@ Prefect decides when a result is read or written; this module decides how, so th
 import base64
 import dataclasses
 import functools
-import hashlib
 import inspect
 import io
 import json
@@ -36,6 +35,8 @@ from prefect.results import ResultRecord, get_result_store
 from prefect.serializers import Serializer
 from pydantic import Field
 
+from tasks import durable, owners, records
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -49,12 +50,18 @@ DATACLASSES = {
 }
 """The frozen dataclasses that a result may hold: the name in the record, and where the class is defined."""
 
-MAGIC = b"layerwise result 1"
+WRITING, OF = ".writing~", "~"
+"""What the name of a file begins with that is being written, and what parts the words of it."""
+
 BLOCK_SLUG = "layerwise-result-folder"
 
 
 class ResultProblem(RuntimeError):
     """A result could not be stored or read back; the message is one line."""
+
+
+class StorageProblem(ResultProblem):
+    """The disk does not take results: whatever else is computed cannot be stored either."""
 
 
 class DamagedRecord(ResultProblem):
@@ -79,13 +86,13 @@ class StageSerializer(Serializer):
         arrays: list[np.ndarray] = []
         value = json.dumps(_encoded(obj, arrays, "result")).encode()
         packed = base64.b64encode(_packed(arrays))
-        return b"\n".join((_sha256(value, packed), value, packed))
+        return b"\n".join((records.sha256(value, packed), value, packed))
 
     def loads(self, blob: bytes) -> Any:
         """Decode what :meth:`dumps` made; raises ``ValueError`` for anything else."""
         try:
             digest, value, packed = blob.split(b"\n")
-            if _sha256(value, packed) != digest:
+            if records.sha256(value, packed) != digest:
                 raise ValueError("its checksum does not match its content")
             return _decoded(json.loads(value), _unpacked(base64.b64decode(packed, validate=True)))
         except (AttributeError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
@@ -164,21 +171,17 @@ def _name_of(kind: type) -> str | None:
 
 
 def _rebuilt(name: str, values: dict[str, Any]) -> Any:
-    """The dataclass ``name`` from its fields; a class that has changed since is refused."""
+    """The dataclass ``name`` from its fields; a class that has changed since is refused.
+
+    A field with a default may have come since: results that were stored before stay good without it.
+    """
     module, _, qualname = DATACLASSES[name].partition(":")
     kind = getattr(import_module(module), qualname)
     expected = [field.name for field in dataclasses.fields(kind)]
-    if sorted(values) != sorted(expected):
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    if not needed <= set(values) <= set(expected):
         raise ValueError(f"{name} was stored with {sorted(values)}, but has {sorted(expected)} now")
     return kind(**values)
-
-
-def _sha256(*parts: bytes) -> bytes:
-    """The SHA-256 of the parts in a row, in hexadecimal."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest().encode()
 
 
 # --- records <-> files ------------------------------------------------------------------------------------
@@ -198,9 +201,8 @@ class ResultFolder(WritableFileSystem):
     def read_path(self, path: str, *, _sync: bool = True) -> bytes:  # ty: ignore[incompatible-method-override]
         """The record stored as ``path``; a damaged or foreign one is reported, set aside, and missing."""
         file = self._file(path)
-        content = file.read_bytes()
         try:
-            return _verified(content, path)
+            return _verified(_bytes_of(file), path)
         except DamagedRecord as problem:
             self._set_aside(file, problem)
             raise
@@ -209,21 +211,15 @@ class ResultFolder(WritableFileSystem):
         """Store a record as ``path``: after a power cut the old one, the new one or none is there."""
         file = self._file(path)
         _check_record(content, path)
-        envelope = b"".join((MAGIC, b" ", _sha256(content), b"\n", content))
+        envelope = records.envelope(content)
         if _holds(file, envelope):
             return
-        temporary = file.with_name(f".{path}.{uuid4().hex}")
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_durably(temporary, envelope)
-            temporary.replace(file)
-            _sync_folder(file.parent)
+            durable.write(file, envelope, temporary=_temporary(file.parent), mode=0o600)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise ResultProblem(
-                f"Cannot store result {path} in {self.folder}: {reason}; mend that, and run again."
-            ) from error
+            what = f"Cannot store result {path} in {self.folder}: {error.strerror or error}"
+            raise StorageProblem(f"{what}; {durable.remedy(error)}, and run again.") from error
 
     async def aread_path(self, path: str) -> bytes:
         """:meth:`read_path` for coroutines."""
@@ -248,7 +244,7 @@ class ResultFolder(WritableFileSystem):
         """Keep the bytes for whoever wants to know, under a name that no digest has."""
         log.warning("Result %s is set aside and will be computed again: %s", file.name, problem)
         try:
-            file.replace(file.with_name(f".{file.name}.damaged"))
+            file.replace(file.with_name(f".{file.name}{records.DAMAGED}"))
         except OSError as error:
             log.warning("Could not set %s aside: %s", file, error.strerror or error)
 
@@ -256,71 +252,59 @@ class ResultFolder(WritableFileSystem):
 def _holds(file: Path, content: bytes) -> bool:
     try:
         return file.read_bytes() == content
-    except FileNotFoundError:
+    except OSError:  # it is not there, or what is there cannot be read
         return False
 
 
-def _write_durably(file: Path, content: bytes) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _bytes_of(file: Path) -> bytes:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a bad sector, or a file that is not ours to read
+        raise DamagedRecord(f"it cannot be read ({error.strerror or error})") from error
+
+
+def _temporary(folder: Path) -> Path:
+    """A name that says whose it is, for two processes may compute the same stage at once."""
+    return folder / f"{WRITING}{owners.this_process().replace('/', OF)}{OF}{uuid4().hex[:8]}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind."""
+    for file in folder.glob(f"{WRITING}*"):
+        owner, _, _ = file.name.removeprefix(WRITING).rpartition(OF)
+        if owners.is_gone(owner.replace(OF, "/")):
+            file.unlink(missing_ok=True)
 
 
 def _verified(content: bytes, path: str) -> bytes:
-    head, newline, record = content.partition(b"\n")
-    magic, _, digest = head.rpartition(b" ")
-    if magic != MAGIC or not newline:
-        raise DamagedRecord("it does not begin as a record of ours")
-    if _sha256(record) != digest:
-        raise DamagedRecord("its checksum does not match its content")
-    _check_record(record, path)
-    return record
+    try:
+        return records.opened(content, path)
+    except ValueError as problem:
+        raise DamagedRecord(str(problem)) from problem
 
 
 def _check_record(record: bytes, path: str) -> None:
-    """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone.
-
-    Prefect takes the deserializer from the record, in its present place or in older ones, and whatever a
-    second key of the same name says. So nothing but the exact present form passes.
-    """
+    """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone."""
     try:
-        parsed = json.loads(record, object_pairs_hook=_without_duplicates)
-        serializer, name = parsed["metadata"]["serializer"], parsed["metadata"]["storage_key"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedRecord(f"it is not a result record ({error})") from error
-    if parsed.keys() != {"metadata", "result"} or serializer != {"type": "layerwise"}:
-        raise DamagedRecord(f"its serializer is {serializer!r}, not ours")
-    if name != path:
-        raise DamagedRecord(f"it was stored as {name!r}")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) != len(keys := dict(pairs)):
-        raise ValueError("a key occurs twice")
-    return keys
+        records.check(record, path)
+    except ValueError as problem:
+        raise DamagedRecord(str(problem)) from problem
 
 
 # --- Prefect ----------------------------------------------------------------------------------------------
 
 
 def results_block(folder: Path) -> str:
-    """Save the block for ``folder`` with the running server, if it is not there, and return ``slug/name``.
+    """Make ``folder`` ready for a run: its block is saved with the running server; returns ``slug/name``.
 
-    The name follows from the folder, so that several roots can share a team's server.
+    The name follows from the folder, so that several roots can share a team's server. What writers that were killed
+    left in it is removed.
     """
     folder = folder.absolute()
-    name = f"folder-{_sha256(os.fsencode(folder))[:16].decode()}"
+    _sweep(folder)
+    name = f"folder-{records.sha256(os.fsencode(folder))[:16].decode()}"
     try:
         ResultFolder.load(name, _sync=True)
     except ValueError:  # Prefect's answer for a name it does not know
@@ -418,6 +402,7 @@ __all__ = [
     "ResultFolder",
     "ResultProblem",
     "StageSerializer",
+    "StorageProblem",
     "read_back",
     "results_block",
     "stage_task",

@@ -31,7 +31,8 @@ from flows.trained import Outcome
 from layerwise import datasets, engine
 from layerwise.answers import Result
 from layerwise.claims import decide
-from layerwise.selection import chosen_depth
+from layerwise.comparison import finished
+from layerwise.selection import chosen_depth, chosen_network
 from layerwise.statistics import t_interval
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
@@ -315,7 +316,7 @@ def test_study_run_carries_differences_of_arms(lab: Lab, claiming: Study, claime
     history, metrics = lab.history(run), claimed.metrics
     last = metrics[metrics["depth"] == 2].pivot_table(index="seed", columns="arm", values="test_accuracy")
     differences = (last["greedy"] - last["end_to_end"]).to_numpy()
-    pair = "greedy_minus_end_to_end/test_accuracy"
+    pair = "paired/greedy_minus_end_to_end_test_accuracy"
     assert history[f"{pair}_mean"] == {2: differences.mean()}
     assert history[f"{pair}_seeds"] == {2: 3}
     assert (history[f"{pair}_ci_low"][2], history[f"{pair}_ci_high"][2]) == t_interval(differences)
@@ -365,7 +366,148 @@ def test_a_study_that_failed_decides_nothing(lab: Lab, claiming: Study, monkeypa
     assert lab.history(run) == {}
     completed = lab.run(asked)
     assert completed.verdicts is not None
-    assert set(lab.history(lab.runs(asked, "study")[0])["greedy_minus_end_to_end/test_accuracy_mean"]) == {2}
+    assert set(lab.history(lab.runs(asked, "study")[0])["paired/greedy_minus_end_to_end_test_accuracy_mean"]) == {2}
+
+
+# --- choosing ----------------------------------------------------------------------------------------------
+
+VALIDATED = {"source": "blobs", "samples": 120, "split": {"train": 60, "validation": 20, "test": 40}}
+
+
+@pytest.fixture(scope="module")
+def choosing() -> Study:
+    """A control, and an autoencoder that is fine-tuned at every depth and ahead on validation."""
+    tuned = {"objective": "reconstruction", "noise": {"kind": "masking", "rate": 0.25},
+             "fine_tune": {"epochs": 6, "at": "every_depth"}}  # fmt: skip
+    arms, data = {"scratch": "scratch", "denoising": tuned}, {**VALIDATED, "scaling": "standard"}
+    return small(name="chooses", depth=2, data=data, arms=arms, question="Which?")
+
+
+@pytest.fixture(scope="module")
+def chose(lab: Lab, choosing: Study) -> Outcome:
+    return lab.run(choosing)
+
+
+def test_the_chosen_network_is_registered(
+    lab: Lab, choosing: Study, chose: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version under the alias is the network that validation chose: it scores on validation rows what was said."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(lab.root))
+    chosen = chosen_network(layerwise.run(choosing).metrics(), list(choosing.arms))
+    assert (chose.chosen, chose.registered, chose.unpublished) == (chosen, "1", [])
+    version = lab.client.get_model_version_by_alias("chooses", "chosen")
+    assert (version.tags["layerwise.run_key"], version.version) == (choosing.digest(), 1)
+    place = tuple(version.tags[f"layerwise.{name}"] for name in ("arm", "depth", "seed"))
+    assert place == (chosen.arm, str(chosen.depth), str(chosen.seed))
+    data = datasets.generate(choosing.data)
+    loaded, rows = mlflow.pyfunc.load_model("models:/chooses@chosen"), slice(60, 80)
+    hit = loaded.predict(data.inputs[rows]).argmax(axis=1) == data.targets[rows]
+    assert hit.mean() == chosen.score
+    (seed_run,) = [run for run in lab.runs(choosing, "seed") if run.info.run_id == version.run_id]
+    assert chosen.arm == "denoising"
+    assert version.source == lab.models(seed_run)[f"depth-{chosen.depth:02d}-fine-tuned"].artifact_location
+    assert lab.history(seed_run)["fine_tuned_validation_accuracy"][chosen.depth] == chosen.score
+
+
+def test_the_card_and_the_pages_say_what_was_chosen_and_how(lab: Lab, choosing: Study, chose: Outcome) -> None:
+    """The version's description has the validation score with its interval, and the test score as no reason."""
+    chosen, metrics = chose.chosen, finished(chose.metrics)
+    card = lab.client.get_model_version("chooses", "1").description
+    (run,) = lab.runs(choosing, "study")
+    own = metrics[(metrics["arm"] == chosen.arm) & (metrics["depth"] == chosen.depth)].set_index("seed")
+    low, high = t_interval(own["validation_accuracy"].to_numpy())
+    assert f"{chosen.choice.mean:.4f} (95 % interval over 3 seeds: {low:.4f} to {high:.4f})" in card
+    assert f"Its test accuracy is {own['test_accuracy'][chosen.seed]:.4f} on 40 rows" in card
+    assert "By the validation part alone." in card
+    assert "Test scores chose nothing." in card
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert f"({page})" in card
+    assert f"({page}/artifacts/report.html)" in card
+    assert f"the network to keep is that of {chosen.place}." in lab.artifact(run, "report.md").read_text()
+    assert datasets.generate(choosing.data).digest in card
+    assert len(card) < 5000
+    assert run.data.tags["layerwise.chosen"] == chosen.place
+    assert run.data.tags["layerwise.registered"] == "models:/chooses/1"
+    assert f"**Chosen on validation.** {chosen.place}." in run.data.tags["mlflow.note.content"]
+
+
+def test_a_finished_study_says_what_is_registered_and_makes_it_whole(
+    lab: Lab, choosing: Study, chose: Outcome, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is answered with the line of its first run; a version that was deleted is made again, and nothing trains."""
+    line = f"registered: chooses version 1 ({chose.chosen.place}), chosen on validation"
+    console = Console()
+    for answer in (running._answer_of(chose), running._finished(choosing, "", lab.root, console)):
+        running._print_answer(choosing, answer, console)
+        assert line in capsys.readouterr().out.splitlines()
+    lab.client.delete_model_version("chooses", "1")
+    assert running._finished(choosing, "", lab.root, console) is None
+    assert "but its runs lack the registered model models:/chooses/1: completing them" in capsys.readouterr().out
+    assert lab.run(choosing).registered == "2"
+    assert fits == []
+    assert lab.client.get_registered_model("chooses").aliases == {"chosen": 2}
+    assert running._finished(choosing, "", lab.root, console) is not None
+
+
+def test_a_choice_that_cannot_be_registered_fails_the_run_and_the_next_registers_it(
+    lab: Lab, choosing: Study, chose: Outcome
+) -> None:
+    """A registered model of the study's name that is somebody else's is left alone, and the answer says why."""
+    asked = choosing.model_copy(update={"name": "taken"})
+    lab.client.create_registered_model("taken")
+    refused = lab.run(asked)
+    assert refused.registered is None
+    assert "there is a registered model 'taken' that was not made by Layerwise" in refused.unpublished[0]
+    assert [run.info.status for run in lab.runs(asked, "study")] == ["FAILED"]
+    assert running._chosen_in_words(asked, running._answer_of(refused)) == (
+        f"chosen on validation: {chose.chosen.place}; not registered: run again to register it"
+    )
+    lab.client.delete_registered_model("taken")
+    assert lab.run(asked).registered == "1"
+    assert [run.info.status for run in lab.runs(asked, "study")] == ["FINISHED"]
+
+
+def test_what_is_not_kept_is_chosen_and_not_registered(lab: Lab, claiming: Study, claimed: Outcome) -> None:
+    """Without models the choice is said all the same, and that nothing is registered."""
+    chosen = chosen_network(claimed.metrics, list(claiming.arms))
+    assert (claimed.chosen, claimed.registered) == (chosen, None)
+    assert lab.client.search_registered_models("name = 'claims'") == []
+    (run,) = lab.runs(claiming, "study")
+    assert run.data.tags["layerwise.chosen"] == chosen.place
+    assert "layerwise.registered" not in run.data.tags
+    assert running._chosen_in_words(claiming, running._answer_of(claimed)) == (
+        f"chosen on validation: {chosen.place}; not registered: track.models: none keeps no model of it"
+    )
+
+
+@pytest.mark.usefixtures("outcome")
+def test_without_a_validation_part_nothing_is_chosen(
+    lab: Lab, asked: Study, outcome: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is registered, and the answer says nothing of a choice."""
+    assert (outcome.chosen, outcome.registered) == (None, None)
+    assert lab.client.search_registered_models("name = 'small'") == []
+    running._print_answer(asked, running._answer_of(outcome), Console())
+    assert "chosen" not in capsys.readouterr().out
+    (run,) = lab.runs(asked, "study")
+    assert "layerwise.chosen" not in run.data.tags
+
+
+def test_numbers_are_chosen_by_r2_and_repeats_have_their_own_version(lab: Lab) -> None:
+    """A regression study's arm run has its best depth; a repeat registers a version, and the alias stays."""
+    data = {"source": "diabetes", "scaling": "standard", "split": {"train": 200, "validation": 100, "test": 142}}
+    asked = small(name="regresses", depth=2, data=data)
+    found = lab.run(asked)
+    assert (found.failures, found.unpublished, found.registered) == ({}, [], "1")
+    choice = chosen_depth(found.metrics, "greedy")
+    own = found.metrics[found.metrics["depth"] == choice.depth]
+    assert choice.mean == own["validation_r2"].mean()
+    (arm,) = lab.runs(asked, "arm")
+    assert (arm.data.metrics["best_depth"], arm.data.metrics["best_depth_validation"]) == (choice.depth, choice.mean)
+    assert "A predictor of numbers" in lab.client.get_model_version("regresses", "1").description
+    assert lab.run(asked, "again").registered == "2"
+    assert lab.client.get_registered_model("regresses").aliases == {"chosen": 1}
+    assert lab.client.get_model_version("regresses", "2").tags["layerwise.repeat"] == "again"
 
 
 # --- stopping ----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from prefect.results import ResultRecord, ResultRecordMetadata, ResultStore
 from prefect.serializers import JSONSerializer, PickleSerializer
 
 from flows import environment, server
-from tasks import results
+from tasks import records, results
 from tasks.results import ResultFolder, ResultProblem, StageSerializer, read_back, results_block, stage_task
 from tests.test_server import CHECKOUT, clean_environ, used_root
 
@@ -157,7 +157,7 @@ def test_dataclass_that_has_changed_since_is_refused(change: dict[str, str]) -> 
     _, value, arrays = StageSerializer().dumps(Stage(1, ())).split(b"\n")
     for old, new in change.items():
         value = value.replace(f'"{old}":'.encode(), f'"{new}":'.encode())
-    text = b"\n".join((results._sha256(value, arrays), value, arrays))
+    text = b"\n".join((records.sha256(value, arrays), value, arrays))
     if list(change.values()) == list(change):
         assert StageSerializer().loads(text)
     else:
@@ -178,7 +178,7 @@ def record(value: Any, serializer: Any = None, key: str = DIGEST) -> bytes:
 
 def envelope(content: bytes) -> bytes:
     """A file whose checksum is right, whatever it holds."""
-    return results.MAGIC + b" " + results._sha256(content) + b"\n" + content
+    return records.envelope(content)
 
 
 class Touch:
@@ -298,11 +298,11 @@ def full(_: int) -> None:
 def test_full_disk_leaves_what_was_there(folder: ResultFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that cannot be written is refused in one line, and leaves the old one and no scraps."""
     folder.write_path(DIGEST, record("old"))
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(results.durable.os, "fsync", full)
     with pytest.raises(ResultProblem) as refusal:
         folder.write_path(DIGEST, record("new"))
     place = f"Cannot store result {DIGEST} in {folder.folder}"
-    assert str(refusal.value) == f"{place}: No space left on device; mend that, and run again."
+    assert str(refusal.value) == f"{place}: No space left on device; free space on that disk, and run again."
     assert folder.read_path(DIGEST) == record("old")
     assert [file.name for file in Path(folder.folder).iterdir()] == [DIGEST]
 
@@ -310,7 +310,7 @@ def test_full_disk_leaves_what_was_there(folder: ResultFolder, monkeypatch: pyte
 def test_record_that_is_there_is_not_written_again(folder: ResultFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing what is there already touches nothing."""
     folder.write_path(DIGEST, record(1))
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(results.durable.os, "fsync", full)
     folder.write_path(DIGEST, record(1))
 
 
@@ -492,7 +492,7 @@ def test_result_that_cannot_be_written_fails_the_stage(
 ) -> None:
     """When the disk refuses the record the stage fails, where Prefect would go on without its result."""
     with monkeypatch.context() as patch:
-        patch.setattr(results.os, "fsync", full)
+        patch.setattr(results.durable.os, "fsync", full)
         with pytest.raises(ResultProblem, match=f"^Cannot store result {DIGEST} in .*: No space left on device;"):
             run(chain, [DIGEST], 3)
     assert run(chain, [DIGEST], 3) == 6

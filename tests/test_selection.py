@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import layerwise.selection
-from layerwise.selection import SEEN, chosen_depth, gain_is_over
+from layerwise.selection import SEEN, chosen_depth, chosen_network, gain_is_over
+from layerwise.statistics import t_interval
 from layerwise.study import StudyError
 
 
@@ -37,6 +38,7 @@ def test_the_smallest_depth_within_one_standard_error():
     assert (choice.depth, choice.best_depth, choice.seeds) == (2, 3, 4)
     assert (choice.shortfall, choice.error) == (pytest.approx(0.01), pytest.approx(0.01))
     assert choice.mean == pytest.approx(0.82)
+    assert (choice.low, choice.high) == t_interval(np.array([0.80, 0.82, 0.84, 0.82]))
 
 
 def test_pairing_decides_not_the_spread_over_seeds():
@@ -82,6 +84,48 @@ def test_numbers_choose_by_r2():
     metrics = validated({1: [0.80, 0.81, 0.82], 2: [0.90, 0.91, 0.91]})
     numbers = metrics.rename(columns=lambda name: name.replace("accuracy", "r2"))
     assert chosen_depth(numbers, "greedy") == chosen_depth(metrics, "greedy")
+    assert chosen_network(numbers, ["greedy"]) == chosen_network(metrics, ["greedy"])
+
+
+def two_arms(**columns) -> pd.DataFrame:
+    """Metrics of two arms, of which the second is better at the depth that each is taken at."""
+    greedy = validated({1: [0.80, 0.82, 0.84], 2: [0.80, 0.82, 0.84]})
+    deep = validated({1: [0.60, 0.61, 0.62], 2: [0.86, 0.88, 0.88], 3: [0.90, 0.86, 0.90]}).assign(arm="deep")
+    return pd.concat([greedy, deep], ignore_index=True).assign(**columns)
+
+
+def test_the_best_seed_of_the_best_arm_at_its_chosen_depth_is_chosen():
+    """Arms are compared by the mean at the depth chosen for each; of equal seeds the lowest is taken."""
+    chosen = chosen_network(two_arms(), ["greedy", "deep"])
+    assert (chosen.place, chosen.score, chosen.intact) == ("deep, depth 2, seed 1", 0.88, 3)
+    assert [(one.arm, one.depth) for one in chosen.choices] == [("greedy", 1), ("deep", 2)]
+    assert chosen.choice == chosen_depth(two_arms(), "deep")
+    assert chosen.choice.best_depth == 3
+
+
+def test_of_equal_arms_the_first_is_chosen():
+    """The order in which the study names its arms settles a tie."""
+    same = validated({1: [0.8, 0.9, 0.7]})
+    both = pd.concat([same.assign(arm="late"), same], ignore_index=True)
+    assert chosen_network(both, ["greedy", "late"]).place == "greedy, depth 1, seed 1"
+    assert chosen_network(both, ["late", "greedy"]).place == "late, depth 1, seed 1"
+
+
+def test_a_broken_seed_is_not_chosen():
+    """The seed with the best score is passed over where it collapsed or its validation loss is no number."""
+    metrics = validated({1: [0.7, 0.99, 0.98, 0.8]})
+    metrics.loc[1, "collapsed"], metrics.loc[2, "validation_loss"] = True, np.inf
+    chosen = chosen_network(metrics, ["greedy"])
+    assert (chosen.seed, chosen.intact) == (3, 2)
+
+
+def test_an_arm_without_enough_intact_seeds_is_left_out():
+    """The others are chosen among; where there is none, the refusal is that of the first arm."""
+    metrics = two_arms()
+    metrics.loc[metrics["arm"] == "deep", "collapsed"] = True
+    assert chosen_network(metrics, ["deep", "greedy"]).place == "greedy, depth 1, seed 2"
+    with pytest.raises(StudyError, match="deep: no depth has two intact seeds"):
+        chosen_network(two_arms(collapsed=True), ["deep", "greedy"])
 
 
 @pytest.mark.parametrize("hidden", ["nan", "reversed", "untouchable"])
@@ -97,6 +141,7 @@ def test_no_choice_reads_a_test_score(hidden: str):
         }[hidden]
         veiled[name] = column
     assert chosen_depth(veiled, "greedy") == chosen_depth(plain, "greedy")
+    assert chosen_network(veiled, ["greedy"]) == chosen_network(plain, ["greedy"])
     assert gain_is_over(veiled, "greedy", depth=2, margin=0.2, first_seeds=3)
     assert not gain_is_over(veiled, "greedy", depth=2, margin=0.01, first_seeds=3)
 

@@ -176,18 +176,25 @@ class Store:
 
     def state(self) -> dict[str, Any]:
         """Runs, points, models with their links, data sets and files, in words."""
-        tags = "('layerwise.points', 'layerwise.models', 'layerwise.answer', 'layerwise.artifact.results.csv')"
+        tags = "('layerwise.answer', 'layerwise.chosen', 'layerwise.artifact.results.csv')"
         models = "JOIN logged_models m ON m.source_run_id = r.run_uuid AND m.lifecycle_stage = 'active'"
         digest = "JOIN logged_model_tags g ON g.model_id = m.model_id AND g.tag_key = 'layerwise.digest'"
         outputs = "(SELECT COUNT(*) FROM inputs i WHERE i.destination_id = m.model_id)"
         points = "(SELECT COUNT(*) FROM logged_model_metrics k WHERE k.model_id = m.model_id)"
         data = "JOIN inputs i ON i.destination_id = r.run_uuid JOIN datasets d ON d.dataset_uuid = i.source_id"
+        # Deleting a version keeps its row, in a stage of its own.
+        versions = (
+            "JOIN model_versions v ON v.run_id = r.run_uuid AND v.current_stage != 'Deleted_Internal'"
+            " JOIN model_version_tags t ON t.name = v.name AND t.version = v.version AND t.key = 'layerwise.digest'"
+        )
+        aliases = "JOIN registered_model_aliases a ON a.name = v.name AND a.version = v.version"
         return {
             "runs": self.rows("r.status"),
             "points": self.rows("m.key, m.step, m.value", "JOIN metrics m ON m.run_uuid = r.run_uuid"),
             "tags": self.rows("t.key, t.value", f"JOIN tags t ON t.run_uuid = r.run_uuid AND t.key IN {tags}"),
             "models": self.rows(f"m.name, m.status, g.tag_value, {outputs}, {points}", f"{models} {digest}"),
             "data sets": self.rows("d.name, d.digest", data),
+            "versions": self.rows("t.value, a.alias", f"{versions} LEFT {aliases}"),
             "files": dict(self._files("r.artifact_uri")) | dict(self._files("m.artifact_location, m.name", models)),
         }
 

@@ -452,9 +452,11 @@ class Spread:
 
     def numbers(self) -> dict[str, float]:
         """Both spreads, and the bootstrap interval of their ratio."""
-        low, high = statistics.bootstrap_interval(
-            self.first, self.second, statistic=lambda a, b, axis: a.std(axis, ddof=1) / b.std(axis, ddof=1)
-        )
+        low, high = NAN, NAN
+        if self.seeds > 2:  # it leaves one seed out in turn, and one alone has no spread
+            low, high = statistics.bootstrap_interval(
+                self.first, self.second, statistic=lambda a, b, axis: a.std(axis, ddof=1) / b.std(axis, ddof=1)
+            )
         return {
             "sd": statistics.sd(self.first),
             "other_sd": statistics.sd(self.second),

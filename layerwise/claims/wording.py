@@ -117,6 +117,8 @@ def number(value: float, *, signed: bool = False) -> str:
 
 def p_value(value: float) -> str:
     """A p-value, as it is printed."""
+    if math.isnan(value):
+        return "unknown"
     return "< .0001" if value < 0.0001 else f"{value:.4f}".lstrip("0") if value < 1 else "1"
 
 

@@ -70,6 +70,28 @@ def parse(document: Mapping[str, Any], *, where: str = "study", folder: Path | N
     return study
 
 
+def document_of(content: bytes, where: str) -> dict[str, Any]:
+    """The keys and values of a study that somebody else kept, as plain values; :func:`parse` makes a study of them.
+
+    Args:
+        content: of a study file.
+        where: how messages call it.
+
+    Raises:
+        StudyError: if it is too large, no text, or no plain YAML mapping; one line.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        raise StudyError(_too_large(where, len(content)))
+    try:
+        return _parse(content.decode(), where)
+    except UnicodeDecodeError:
+        raise StudyError(f"{where}: is not UTF-8 text; a study is a YAML file.") from None
+
+
+def _too_large(where: str, size: int) -> str:
+    return f"{where}: {size:,} bytes; a study file holds at most {MAX_FILE_BYTES:,}."
+
+
 def _read(source: str | Path) -> tuple[str, str]:
     known = shipped()
     path = known.get(str(source), Path(source))
@@ -79,7 +101,7 @@ def _read(source: str | Path) -> tuple[str, str]:
         raise StudyError(f"no study named or file at {str(source)!r}; {hint} `layerwise list` shows all.")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise StudyError(f"{path}: {path.stat().st_size:,} bytes; a study file holds at most {MAX_FILE_BYTES:,}.")
+            raise StudyError(_too_large(str(path), path.stat().st_size))
         return path.read_text(encoding="utf-8"), str(path)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from None

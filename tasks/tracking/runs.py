@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import getpass
 import itertools
-import os
-import socket
-import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,6 +23,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from layerwise.study import AnyLayer, Procedure, Study, Training
+from tasks import owners
 from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
 from tasks.tracking.views import VIEW_TAG, arms_view
 
@@ -39,8 +37,6 @@ SEEDS = "layerwise.seeds"
 DIGEST = "layerwise.digest"
 REPEAT = "layerwise.repeat"
 OWNER = "layerwise.owner"
-POINTS = "layerwise.points"
-MODELS = "layerwise.models"
 SUPERSEDED_BY = "layerwise.superseded_by"
 NOTE = "mlflow.note.content"
 """The description that MLflow's pages show, in Markdown."""
@@ -142,8 +138,7 @@ def close_runs(
 ) -> None:
     """Close what is open of a tree, seeds before arms before the study; what is closed stays as it is.
 
-    Every run is stamped with the number of metric points and models it holds then, so that a later reader can
-    tell whether something has gone missing. Doubles that a server made of a request it answered too late are deleted.
+    Doubles that a server made of a request it answered too late are deleted.
 
     Args:
         client: the store.
@@ -163,8 +158,6 @@ def close_runs(
         for run_id in tree.run_ids():
             run = runs.get(run_id)
             if run is not None and run.info.status == "RUNNING":
-                holds = {POINTS: str(count_points(client, run)), MODELS: str(ready.get(run_id, 0))}
-                client.log_batch(run_id, tags=_tags(holds))
                 client.set_terminated(run_id, _status_of(run, status, failed), ended)
         if status == "FINISHED" and not failed:
             _supersede(client, tree, runs[tree.study_run_id])
@@ -179,7 +172,8 @@ def close_stale_runs(client: MlflowClient, experiment_id: str, *, except_key: st
         except_key: a run key whose runs are left alone, because they are about to be taken over.
     """
     running = _search(client, experiment_id, "attributes.status = 'RUNNING'")
-    stale = [run for run in running if run.data.tags.get(RUN_KEY) != except_key and _owner_is_gone(run)]
+    others = [run for run in running if run.data.tags.get(RUN_KEY) != except_key]
+    stale = [run for run in others if owners.is_gone(run.data.tags.get(OWNER, ""))]
     for run in stale:
         client.set_terminated(run.info.run_id, "KILLED", _last_sign_of_life(client, run))
     return [run.info.run_id for run in stale]
@@ -196,10 +190,11 @@ def identity(run: Run) -> Identity:
     return tags.get(KIND, ""), tags.get(ARM, ""), tags.get(SEED, "")
 
 
-def count_points(client: MlflowClient, run: Run) -> int:
-    """How many (metric, step) pairs a run holds."""
-    histories = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
-    return sum(len({metric.step for metric in history}) for history in histories)
+def delete_run(client: MlflowClient, run: Run) -> None:
+    """Delete a run with its models; MLflow keeps them, and can restore them."""
+    for model in search_models(client, run.info.experiment_id, [run.info.run_id]):
+        client.delete_logged_model(model.model_id)
+    client.delete_run(run.info.run_id)
 
 
 def count_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> dict[str, Counter[str]]:
@@ -303,7 +298,7 @@ class _Plan:
             STUDY: self.study.name,
             DIGEST: self.study.digest(),
             REPEAT: self.repeat,
-            OWNER: _owner(),
+            OWNER: owners.this_process(),
             KIND: kind,
             **({ARM: arm} if arm else {}),
             **({SEED: seed} if seed else {}),
@@ -358,7 +353,7 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
         )
     _require_artifacts_here(client, study, experiment.artifact_location, root)
     if VIEW_TAG not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, arms_view(created=experiment.creation_time or 0))
+        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, _view(study, experiment.creation_time or 0))
     return experiment.experiment_id
 
 
@@ -379,7 +374,7 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
     location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
     tags = {
         "mlflow.experimentKind": "custom_model_development",
-        VIEW_TAG: arms_view(created=int(time.time() * 1000)),
+        VIEW_TAG: _view(study, int(time.time() * 1000)),
         STUDY: study.name,
     }
     if study.question:
@@ -391,6 +386,10 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
         if experiment is None:
             raise TrackingError(f"the experiment {study.name!r} cannot be created: {_first_line(error)}") from None
         return experiment.experiment_id
+
+
+def _view(study: Study, created: int) -> str:
+    return arms_view(created=created, score="r2" if study.data.task == "regression" else "accuracy")
 
 
 def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Run]:
@@ -405,7 +404,7 @@ def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Ru
     for who, same in by_identity.items():
         kept[who], *others = sorted(same, key=_fullest_first)
         for other in others:
-            _delete(client, other)
+            delete_run(client, other)
     return kept
 
 
@@ -416,7 +415,7 @@ def _without_twins(client: MlflowClient, tree: RunTree) -> dict[str, Run]:
     known = {identity(run) for run in ours.values()}
     for other in runs.values():
         if identity(other) in known:
-            _delete(client, other)
+            delete_run(client, other)
     return ours
 
 
@@ -424,12 +423,6 @@ def _fullest_first(run: Run) -> tuple[int, int, int, int, str]:
     outputs = len(run.outputs.model_outputs) if run.outputs else 0
     data = run.data
     return -outputs, -len(data.metrics), -len(data.params), run.info.start_time, run.info.run_id
-
-
-def _delete(client: MlflowClient, run: Run) -> None:
-    for model in search_models(client, run.info.experiment_id, [run.info.run_id]):
-        client.delete_logged_model(model.model_id)
-    client.delete_run(run.info.run_id)
 
 
 def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
@@ -462,28 +455,6 @@ def _last_sign_of_life(client: MlflowClient, run: Run) -> int:
     """When a killed run last published, or began: its duration should not include the days nobody looked."""
     times = [metric.timestamp for key in run.data.metrics for metric in client.get_metric_history(run.info.run_id, key)]
     return max([run.info.start_time, *times])
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
-
-
-def _owner_is_gone(run: Run) -> bool:
-    host, _, process = run.data.tags.get(OWNER, "").rpartition("/")[0].partition("/")
-    started = run.data.tags.get(OWNER, "").rpartition("/")[2]
-    return host == socket.gethostname() and process.isdecimal() and _start_of(int(process)) != started
-
-
-def _start_of(process: int) -> str:
-    """When a process began, so that a later one of the same number is told apart; empty if there is none."""
-    try:
-        # Field 22 of the line; the program's name before it may hold spaces and brackets.
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return ""
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(process)], capture_output=True, text=True, check=False)
-    return answer.stdout.strip().replace("/", "-")
 
 
 def _user() -> str:

@@ -14,6 +14,9 @@ import re
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -45,6 +48,21 @@ class TrackerAway(TrackingError):
     """The tracking store does not answer, or takes nothing just now: the same request may succeed a little later."""
 
 
+@dataclass(frozen=True)
+class Database:
+    """The file of a store that is SQLite.
+
+    Attributes:
+        path: where it is.
+        journal: how it keeps its journal; ``wal`` is what we want.
+        on_network: whether it is on a network file system, where that is not safe.
+    """
+
+    path: Path
+    journal: str
+    on_network: bool
+
+
 def store_uri(root: Path) -> str:
     """Where runs are tracked: ``MLFLOW_TRACKING_URI`` if it is set, else SQLite in ``<root>/mlruns``.
 
@@ -63,6 +81,11 @@ def database_path(root: Path) -> Path:
 def artifact_root(root: Path) -> Path:
     """The folder of artifacts and models when the store is a database that this process opens itself."""
     return root.absolute() / "mlruns" / "artifacts"
+
+
+def file_of(root: Path) -> Path:
+    """The file of a store that is SQLite, whether it is there or not."""
+    return _path_of(store_uri(root))
 
 
 def is_new(root: Path) -> bool:
@@ -104,6 +127,20 @@ def open_store(root: Path) -> MlflowClient:
     return _open_remote(uri)
 
 
+def open_existing_store(root: Path) -> MlflowClient:
+    """A client of a store that is to be read: one that is not there is not made.
+
+    Raises:
+        TrackingError: as :func:`open_store` does, and if nothing has been tracked in ``root``.
+    """
+    path = database_path(root)
+    if store_uri(root) == _sqlite_uri(path) and not path.exists():
+        raise TrackingError(
+            f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT."
+        )
+    return open_store(root)
+
+
 @contextmanager
 def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
     """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.
@@ -125,6 +162,19 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
         words = getattr(error.__cause__, "orig", None) or error  # the database's own words, if it was the database
         reason = str(words).strip().splitlines()[0]
         raise TrackingError(f"{doing} failed: {reason[:300]}; mend it and run again, and it goes on there.") from error
+
+
+def check_database(root: Path) -> Database:
+    """A store that is SQLite, if MLflow can use it as it is; MLflow is not loaded for it, and nothing is changed.
+
+    Raises:
+        TrackingError: if it cannot be read, or was made by another version of MLflow than this one.
+    """
+    path = file_of(root)
+    _require_revision(path, _inspect(path, write_ahead=False))
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    return Database(path, journal, _on_network(path))
 
 
 def is_remote(client: MlflowClient) -> bool:
@@ -270,23 +320,35 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
 
 def _require_revision(path: Path, found: str | None) -> None:
     """Refuse other revisions before MLflow sees the store: it would migrate an old one without asking."""
-    import mlflow
-    from alembic.script import ScriptDirectory
-
     if found is None:
         raise TrackingError(f"{path} is a database without MLflow's tables; move it away, and a new store is made.")
-    migrations = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
-    if found in migrations.get_heads():
+    newest, older = _revisions()
+    if found in newest:
         return
-    if any(revision.revision == found for revision in migrations.walk_revisions()):
+    if found in older:
         raise TrackingError(
-            f"{path} was made by an older MLflow than {mlflow.__version__} (schema {found});"
+            f"{path} was made by an older MLflow than {version('mlflow')} (schema {found});"
             f" back it up, then run `mlflow db upgrade {_sqlite_uri(path)}`."
         )
     raise TrackingError(
-        f"{path} was made by a newer MLflow than {mlflow.__version__} (schema {found} is unknown here);"
+        f"{path} was made by a newer MLflow than {version('mlflow')} (schema {found} is unknown here);"
         " install that version, or set LAYERWISE_ROOT to another place."
     )
+
+
+def _revisions() -> tuple[set[str], set[str]]:
+    """The newest revisions of the schema that the installed MLflow knows, and the older ones.
+
+    Its migrations are read as text: to import them, and MLflow for it, would take seconds of every command that looks.
+    """
+    package = find_spec("mlflow")
+    places = package.submodule_search_locations if package is not None else None
+    below = [Path(place) / "store" / "db_migrations" / "versions" for place in places or ()]
+    texts = [file.read_text() for folder in below for file in folder.glob("*.py")]
+    known = {name for text in texts for name in re.findall(r"""^revision\b.*?=\s*["'](\w+)["']""", text, re.M)}
+    lines = (line for text in texts for line in re.findall(r"^down_revision\b[^=]*=\s*(\([^)]*\)|.*)", text, re.M))
+    older = {name for line in lines for name in re.findall(r"""["'](\w+)["']""", line)}
+    return known - older, older
 
 
 def _relax_syncs(client: MlflowClient) -> None:

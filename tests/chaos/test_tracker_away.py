@@ -1,12 +1,8 @@
-"""The tracking server away at bad moments: whole commands against a real server, and what its store holds afterwards.
-
-``CHAOS_TRIALS`` says how many trials of each kind are run: ``20`` the first twenty, ``26-50`` those; a few without it.
-"""
+"""The tracking server away at bad moments: whole commands against a real one, and what its store holds afterwards."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -20,6 +16,7 @@ import pytest
 import yaml
 
 from flows import environment
+from tests.chaos import trials
 from tests.studies import small_document
 from tests.test_cli import LAYERWISE
 from tests.test_server import clean_environ
@@ -28,20 +25,10 @@ from tests.trackers import Proxy, Store, TeamServer
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 
-def trials(few: int) -> range:
-    """The numbers of the trials to run."""
-    first, _, last = os.environ.get("CHAOS_TRIALS", str(few)).rpartition("-")
-    return range(int(first or 1), int(last) + 1)
-
-
-def chance(kind: str, number: int) -> random.Random:
-    """The random numbers of one trial."""
-    return random.Random(f"{kind} {number}")  # noqa: S311 - nobody is to be kept from guessing them
-
-
 def write_study(root: Path, name: str, **changes: Any) -> None:
-    """Two arms, two blocks of seeds; with so many epochs a stage takes about as long as publishing it."""
-    document = small_document(2, name=name, seeds=11, arms=["greedy", "end_to_end"])
+    """Two arms, two blocks of seeds, a network to choose; so many epochs take about as long as publishing them."""
+    data = {"source": "blobs", "samples": 120, "split": {"train": 60, "validation": 20, "test": 40}}
+    document = small_document(2, name=name, data=data, seeds=11, arms=["greedy", "end_to_end"])
     document["training"]["epochs"] = 3000
     (root / "study.yaml").write_text(yaml.safe_dump(document | changes))
 
@@ -152,12 +139,12 @@ def completed(root: Path, first: Ended, server: TeamServer, name: str, expected:
     assert (last.status, "nothing trained" in last.out) == (0, True)
 
 
-@pytest.mark.parametrize("number", trials(few=3))
+@pytest.mark.parametrize("number", trials.numbers(few=3))
 def test_killed_and_restarted(
     number: int, server: TeamServer, asked: str, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     """A server that is killed while a study runs, and comes back a while later, ends up holding everything once."""
-    drawn = chance("restarted", number)
+    drawn = trials.chance("restarted", number)
     command = Command(tmp_path, server.url)
     command.wait_for_results()
     time.sleep(drawn.random() * undisturbed.seconds)
@@ -167,14 +154,14 @@ def test_killed_and_restarted(
     completed(tmp_path, command.end(), server, asked, undisturbed)
 
 
-@pytest.mark.parametrize("number", trials(few=1))
+@pytest.mark.parametrize("number", trials.numbers(few=1))
 def test_killed_and_not_restarted(
     number: int, server: TeamServer, asked: str, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     """A server that is killed and stays away costs a minute at the end, and the next run publishes."""
     command = Command(tmp_path, server.url)
     command.wait_for_results()
-    time.sleep(chance("not restarted", number).random() * undisturbed.seconds)
+    time.sleep(trials.chance("not restarted", number).random() * undisturbed.seconds)
     was_under_way = command.process.poll() is None
     server.stop()
     ended = command.end()
@@ -183,21 +170,21 @@ def test_killed_and_not_restarted(
     completed(tmp_path, ended, server, asked, undisturbed)
 
 
-@pytest.mark.parametrize("number", trials(few=2))
+@pytest.mark.parametrize("number", trials.numbers(few=2))
 def test_paused_for_a_minute(
     number: int, server: TeamServer, asked: str, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     """A server that is stopped for 60 s takes what waits for it when it goes on, whatever it then still carries out."""
     command = Command(tmp_path, server.url)
     command.wait_for_results()
-    time.sleep(chance("paused", number).random() * undisturbed.seconds)
+    time.sleep(trials.chance("paused", number).random() * undisturbed.seconds)
     server.signal(signal.SIGSTOP)
     time.sleep(60)
     server.signal(signal.SIGCONT)
     completed(tmp_path, command.end(), server, asked, undisturbed)
 
 
-@pytest.mark.parametrize("number", trials(few=1))
+@pytest.mark.parametrize("number", trials.numbers(few=1))
 def test_absent_from_the_start(
     number: int, server: TeamServer, asked: str, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
@@ -209,7 +196,7 @@ def test_absent_from_the_start(
     completed(tmp_path, ended, server, asked, undisturbed)
 
 
-@pytest.mark.parametrize("number", trials(few=2))
+@pytest.mark.parametrize("number", trials.numbers(few=2))
 def test_appearing_in_mid_run(
     number: int, server: TeamServer, asked: str, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
@@ -217,17 +204,17 @@ def test_appearing_in_mid_run(
     server.stop()
     command = Command(tmp_path, server.url)
     command.wait_for_results()
-    time.sleep(chance("appearing", number).random() * undisturbed.seconds)
+    time.sleep(trials.chance("appearing", number).random() * undisturbed.seconds)
     server.start()
     completed(tmp_path, command.end(), server, asked, undisturbed)
 
 
-@pytest.mark.parametrize("number", trials(few=1))
+@pytest.mark.parametrize("number", trials.numbers(few=1))
 def test_every_fifth_answer_is_lost(
     number: int, server: TeamServer, asked: str, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     """A proxy that carries every request out and loses every fifth answer doubles nothing, and fails nothing."""
-    seen = count(chance("lost", number).randrange(5))
+    seen = count(trials.chance("lost", number).randrange(5))
     with Proxy(server.port, lambda _: "answer" if next(seen) % 5 == 4 else "pass") as proxy:
         ended = Command(tmp_path, proxy.url).end()
     print(f"{len(proxy.lost)} of {proxy.seen} answers lost")
@@ -235,7 +222,7 @@ def test_every_fifth_answer_is_lost(
     completed(tmp_path, ended, server, asked, undisturbed)
 
 
-@pytest.mark.parametrize("number", trials(few=1))
+@pytest.mark.parametrize("number", trials.numbers(few=1))
 def test_every_answer_takes_two_seconds(number: int, server: TeamServer, tmp_path: Path) -> None:
     """A slow server holds no training back: only the end takes longer, and shows that it goes on."""
     states, ends = {}, {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +17,10 @@ import pytest
 from layerwise.study import Study
 from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer
 from tasks.tracking.publishing import Point, Publisher, SeedModel
+from tasks.tracking.registry import Candidate, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs
 from tasks.tracking.store import TrackerAway, TrackingError, open_store
+from tasks.tracking.templates import ModelFolder
 from tests.studies import small
 from tests.trackers import LOSSES, Proxy, Store, TeamServer
 
@@ -45,7 +48,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def model(run_id: str, seed: int, depth: int) -> SeedModel:
     """A model as the flow publishes it, but for its architecture, which takes TensorFlow."""
-    template = SimpleNamespace(folder=lambda *_, **__: {"MLmodel": b"name: it", "data/model.keras": WEIGHTS})
+    folder = ModelFolder({"MLmodel": b"name: it", "data/model.keras": WEIGHTS})
+    template = SimpleNamespace(folder=lambda *_: folder)
     points = [Point(key, seed + depth / 7, depth, depth) for key in ("test_accuracy", "test_loss")]
     return SeedModel(run_id, f"depth-{depth:02d}", depth, template, [], f"weights-{seed}-{depth}", points)  # ty: ignore[invalid-argument-type]
 
@@ -69,6 +73,8 @@ def publish(root: Path, study: Study) -> None:
     publisher.text(tree.study_run_id, "study.yaml", "name: it")
     publisher.tags(tree.study_run_id, {"layerwise.answer": "none"})
     publisher.table(tree.study_run_id, RESULTS, pd.DataFrame({"mean": [1 / 3]}))
+    publisher.manifest()
+    register(client, tree, Candidate("greedy", 2, 0, "depth-02", "What it is"), study=study.name)
     close_runs(client, tree)
 
 
@@ -96,8 +102,38 @@ def test_a_study_is_tracked_on_a_server(
     assert answer.table["mean"].tolist() == [1 / 3]
     assert {row[1] for row in before["runs"]} == {"FINISHED"}
     assert [len(before[kind]) for kind in ("runs", "points", "models", "data sets")] == [3, 3 * 2 + 2, 2, 1]
-    assert len(before["files"]) == 2 * 2 + 2, "the server decides where artifacts go"
+    assert len(before["files"]) == 2 * 2 + 3, "the server decides where artifacts go"
     assert not (root / "mlruns").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_is_registered_on_a_server(
+    server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The version is made once, and again where it was deleted; it loads from where the server keeps the model."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    study, client = small(name="registered", seeds=2), open_store(root)
+    tree = open_runs(client, study, run_key=study.digest(), repeat="", seeds=range(2), provenance={}, root=root)
+    run_id = tree.seed_run("greedy", 1)
+    logged = client.create_logged_model(
+        tree.experiment_id, "depth-02", source_run_id=run_id, tags={"layerwise.digest": "weights"}
+    )
+    (root / "MLmodel").write_text("flavors: {}")
+    client.log_model_artifact(logged.model_id, str(root / "MLmodel"))
+    client.finalize_logged_model(logged.model_id, "READY")
+    candidate = Candidate("greedy", 2, 1, "depth-02", "What it is")
+    assert registered_version(client, study.name, tree.run_key) is None
+    assert [register(client, tree, candidate, study=study.name) for _ in range(2)] == ["1", "1"]
+    version = client.get_model_version_by_alias(study.name, "chosen")
+    assert (str(version.version), version.run_id, version.description) == ("1", run_id, "What it is")
+    assert version.tags["layerwise.run_key"] == tree.run_key
+    assert str(registered_version(client, study.name, tree.run_key).version) == "1"
+    loaded = mlflow.artifacts.download_artifacts("models:/registered@chosen/MLmodel", dst_path=str(root / "loaded"))
+    assert Path(loaded).read_text() == "flavors: {}"
+    client.delete_model_version(study.name, "1")
+    assert registered_version(client, study.name, tree.run_key) is None
+    assert register(client, tree, candidate, study=study.name) == "2"
+    assert "mlflow.modelVersions" in client.get_logged_model(logged.model_id).tags
     assert capfd.readouterr() == ("", "")
 
 
@@ -138,6 +174,7 @@ def survives(server: TeamServer, root: Path, name: str, fate: Callable[[str], st
         ("answer", ONE, "POST /api/2.0/mlflow/runs/create"),
         ("answer", ONE, "POST /api/2.0/mlflow/logged-models"),
         ("answer", ONE, "POST /api/2.0/mlflow/runs/outputs"),
+        ("answer", ONE, "POST /api/2.0/mlflow/model-versions/create"),
         ("answer", LONG, "POST /api/2.0/mlflow/runs/log-batch"),
         ("upload", LONG, "/data/model.keras"),
         ("request", LONG, "POST /api/2.0/mlflow/runs/update"),

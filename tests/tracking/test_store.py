@@ -11,13 +11,16 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
+from alembic.script import ScriptDirectory
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from tasks.tracking.store import (
     TrackerAway,
     TrackingError,
     _on_network,
+    _revisions,
     _shown,
     answers,
     artifact_root,
@@ -308,3 +311,11 @@ import tasks.tracking.answers, tasks.tracking.publishing, tasks.tracking.runs, t
 assert not {"prefect", "keras", "tensorflow", "matplotlib"} & set(sys.modules), "package"
 """
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+
+
+def test_revisions_are_those_that_alembic_finds():
+    """Read as text, MLflow's migrations have the heads and the history that its own tool sees."""
+    migrations = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    newest, older = _revisions()
+    assert newest == set(migrations.get_heads())
+    assert newest | older == {revision.revision for revision in migrations.walk_revisions()}

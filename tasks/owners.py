@@ -1,0 +1,45 @@
+"""Who is at work: a process of a machine, told apart from every later one of the same number.
+
+What a process leaves unfinished carries its owner's name, so that the next one can tell whether it may take it over.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+
+def this_process() -> str:
+    """The name of this process: machine, number, and when it began.
+
+    Example:
+        >>> this_process()  # doctest: +SKIP
+        'lab/4711/93848'
+    """
+    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
+
+
+def is_gone(owner: str) -> bool:
+    """Whether ``owner`` was a process of this machine that has ended; of another machine's nothing is known."""
+    place, _, started = owner.rpartition("/")
+    host, _, process = place.partition("/")
+    return host == socket.gethostname() and process.isdecimal() and _start_of(int(process)) != started
+
+
+def is_here(owner: str) -> bool:
+    """Whether ``owner`` is a process of this machine that is running."""
+    return owner.partition("/")[0] == socket.gethostname() and owner.count("/") == 2 and not is_gone(owner)
+
+
+def _start_of(process: int) -> str:
+    """When a process began; empty if there is none."""
+    try:
+        # Field 22 of the line; the program's name before it may hold spaces and brackets.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return ""
+    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return answer.stdout.strip().replace("/", "-")
