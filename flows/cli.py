@@ -18,6 +18,8 @@ import click
 from flows import environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layerwise.study import Study
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
@@ -245,10 +247,16 @@ def ui(mlflow_port: int, prefect_port: int) -> None:
 
 
 def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
+    from layerwise import imported
     from layerwise.study import load
 
+    imported.tell(_name_own_code)  # reading a study whose data a loader makes runs the loader
     changes = {} if seeds is None else {"seeds": seeds}
     return load(study, overrides=overrides, **changes)
+
+
+def _name_own_code(path: str, file: Path) -> None:
+    click.echo(f"code of your own: {path}, in {file}")
 
 
 def _one_way_out(output: Path | None, markdown: bool) -> None:
@@ -321,8 +329,9 @@ def _in_words(error: Exception) -> str:
 
 
 def _refuse(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    click.echo(f"layerwise: {line}", err=True)
+    from layerwise.study.parts import printable
+
+    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
 

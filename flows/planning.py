@@ -13,7 +13,7 @@ from flows import environment
 from flows.launching import Unanswered, run_flow
 from flows.locks import Busy, claim
 from flows.printing import BUSY, DONE, print_table, refuse, say
-from layerwise import sizes
+from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def plan_study_command(study: Study, *, pilot: int | None, root: Path) -> int:
     sizes.refuse_oversize(few)
     environment.prepare(root)
     console = Console()
+    for path in sorted(few.functions):
+        imported.announce(path)
     try:
         with claim(root, few.digest()):
             metrics = run_flow(study.name, _pilot_flow, root, console, few)

@@ -74,7 +74,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     environment.prepare(root)
     console = Console()
     for path in sorted(study.functions):
-        say(f"code of your own: {path}, in {imported.source(path)}", console)
+        imported.announce(path)
     try:
         with claim(root, study.digest(repeat)):
             answer = _answer(study, repeat, root, console)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import environment
+from flows.printing import say
 from layerwise import sizes
 from layerwise.study import Study, StudyError, load, shipped
 
@@ -41,15 +42,15 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     """Print what a study trains at each stage, and which results exist already."""
     from layerwise import datasets
 
+    sizes.refuse_oversize(study)
     data = datasets.generate(study.data)
     datasets.check_seeds(study, data)
     console = Console()
     heading = Text.assemble((study.name, "bold"), f"  {study.question}" if study.question else "")
     console.print(heading, soft_wrap=True)
-    sizes.refuse_oversize(study)
     blocks, needed = study.blocks(), sum(sizes.estimated_bytes(study, study.data.shape()).values())
     for line in _data_in_words(study):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line, console)
     console.print(
         f"seeds  {study.seeds}, in {len(blocks)} block{'s' * (len(blocks) > 1)} of {len(blocks[0])} side by side;"
         f" about {sizes.in_words(needed)} of memory",

@@ -336,12 +336,15 @@ FILES = {
     "line": (b"name: x\nseeds: 3\n  bad: [\n", "study.yaml: line 3 is not valid YAML: mapping values are not allowed"),
     "twice": (b"name: x\nname: y\n", "study.yaml: line 2 is not valid YAML: the key 'name' stands twice"),
     "an arm twice": (b"arms:\n  one: greedy\n  one: scratch\n", "line 3 is not valid YAML: the key 'one' stands twice"),
-    "alias": (b"a: &a [1]\nb: *a\n", "study.yaml: line 2 uses a YAML alias (*a); write the value out."),
+    "alias": (
+        b"a: &a [1]\nb: *a\n",
+        "study.yaml: line 2 is not valid YAML: the alias *a is not read; write the value out.",
+    ),
     "empty": (b"", "study.yaml: holds nothing; expected keys such as name"),
     "a list": (b"- 1\n", "study.yaml: holds a list; expected keys such as name"),
     "not text": (b"\xff\xfe", "study.yaml: is not UTF-8 text"),
     "nothing needed": (b"name: x\n", "study.yaml: data: is missing; network: is missing"),
-    "too large": (b"#" * 1_000_001, "study.yaml: 1,000,001 bytes; a study file holds at most 1,000,000."),
+    "too large": (b"#" * 200_001, "study.yaml: 200,001 bytes; a study file holds at most 200,000."),
 }
 
 
@@ -513,7 +516,7 @@ def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -
     rest = [line.strip() for line in lines if line not in {*progress, *table}]
     assert rest[1:3] == head
     assert rest[3].startswith(f"greedy: from depth 1 to {STAGES}, training accuracy changes by ")
-    assert rest[6:] == ["Look at the runs: layerwise ui"]
+    assert rest[6:] == ["Read the report: layerwise report small", "Look at the runs: layerwise ui"]
 
 
 def test_what_the_seeds_can_never_decide_is_said_before_training(whole: Whole) -> None:
@@ -564,7 +567,9 @@ def test_finished_study_is_answered_from_mlflow_alone(whole: Whole) -> None:
     ended, loaded = and_modules(whole.root, "run", "study.yaml")
     assert (ended.status, ended.err, loaded) == (0, "", {"mlflow"})
     said = ended.out.splitlines()
-    table = [line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Look at|Before", line)]
+    table = [
+        line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Read|Look|Before", line)
+    ]
     assert said[:-1] == table
     assert said[-1] == (
         "small was finished before: 3 seed runs verified, nothing trained. To compute it afresh: --repeat."

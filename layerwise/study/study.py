@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from layerwise import imported
 from layerwise.study.arms import Arm, Procedure, in_one_word
 from layerwise.study.claims import Claim, Stop
 from layerwise.study.data import DataSet
 from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
-from layerwise.study.parts import Part, digest_of, nearest, short
+from layerwise.study.parts import Part, digest_of, nearest, printable, short
 from layerwise.study.scores import check_claims
 from layerwise.study.split import check_labels
 from layerwise.study.training import FineTune, Training
@@ -27,6 +27,17 @@ WIDE_LAYER = 100_000
 
 BLOCK_BYTES = 512 * 2**20
 """What the features of a block at one depth may take up in memory, as float32, unless one seed alone takes more."""
+
+
+MOST_ARMS = 100
+MOST_CLAIMS = 200
+
+
+def _in_print(text: str) -> str:
+    """A text that a terminal shows as it is, and does not obey."""
+    if printable(text) != text:
+        raise ValueError(f"received {short(text)}; leave out characters that no terminal shows")
+    return text
 
 
 class Track(Part):
@@ -47,14 +58,16 @@ class Study(Part):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-    question: Annotated[str, Field(max_length=500)] = ""
+    question: Annotated[str, Field(max_length=500), AfterValidator(_in_print)] = ""
     data: DataSet
     network: Network
     training: Training = Training()
-    arms: Annotated[dict[str, Arm], Field(min_length=1, default_factory=lambda: {"greedy": Arm()})]
+    arms: Annotated[
+        dict[str, Arm], Field(min_length=1, max_length=MOST_ARMS, default_factory=lambda: {"greedy": Arm()})
+    ]
     seeds: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 30
     track: Track = Track()
-    claims: Annotated[dict[str, Claim], Field(min_length=1)] | None = None
+    claims: Annotated[dict[str, Claim], Field(min_length=1, max_length=MOST_CLAIMS)] | None = None
     alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None
     """Chance of any wrongly supported claim, and of any wrongly refuted one, in the family of all claims; .05."""
     stop: Stop | None = None

@@ -88,7 +88,7 @@ def stored_answer(client: MlflowClient, study_run: Run, *, claims: bool = False)
             faults.append(Fault("study", study_run.info.run_id, "file", "missing", path))
     said, tags, missing = None if verdicts is None else json.loads(verdicts), study_run.data.tags, in_words(faults)
     if REGISTERED in tags and registered_version(client, tags[STUDY], tags[RUN_KEY]) is None:
-        missing += (f"the registered model {tags[REGISTERED]}",)
+        missing += (f"1 registered model missing ({tags[REGISTERED]})",)
     registered = tags.get(REGISTERED, "").rpartition("/")[2]
     return StoredAnswer(table, said, missing, tuple(faults), tags.get(CHOSEN, ""), registered)
 
