@@ -60,7 +60,16 @@ def tracked(study: Study, document: dict[str, Any] | None = None, repeat: str = 
     info = RunInfo("r" * 32, "1", "ada", "FINISHED", 0, 1, "active")
     data = RunData(tags=[RunTag(key, value) for key, value in known.items() if value is not None])
     digest = datasets.generate(study.data).digest
-    return Tracked(Run(info, data), document or study.canonical(), EMPTY, EMPTY, None, None, digest)
+    return Tracked(
+        Run(info, data),
+        document or study.canonical(),
+        metrics=EMPTY,
+        table=EMPTY,
+        verdicts=None,
+        differences=None,
+        costs=None,
+        data_digest=digest,
+    )
 
 
 # --- code ---------------------------------------------------------------------------------------------------
