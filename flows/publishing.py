@@ -10,8 +10,7 @@ from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
 from flows import progress
-from flows.printing import in_one_line
-from flows.trained import Outcome, Trained, unpublished_noted
+from flows.trained import Outcome, Trained, reason, unpublished_noted
 from layerwise.datasets import Data
 from layerwise.stages import Depth
 from layerwise.study import Study
@@ -66,7 +65,7 @@ class Publishing:
         for future in self.sent:
             ended = future.result(raise_on_failure=False)
             if isinstance(ended, BaseException):
-                self.trained.unpublished.append(in_one_line(ended))
+                self.trained.unpublished.append(reason(ended))
             bar.advance("models and metrics")
         summary, sent = self.trained.summary(self.study, outcome), [allow_failure(future) for future in self.sent]
         if summary is not None:

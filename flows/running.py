@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows import environment
-from flows.launching import Unanswered, run_flow
+from flows.launching import Unanswered, run_flow, unusable
 from flows.locks import Busy, claim
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, print_results, refuse, say
+from flows.printing import BUSY, DONE, FAILED, print_results, refuse, say
 from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
@@ -95,16 +95,17 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     from tasks.tracking.answers import finished_study_run, stored_answer
     from tasks.tracking.manifest import set_aside_changed
     from tasks.tracking.runs import SEEDS
-    from tasks.tracking.store import TrackingError, open_store
+    from tasks.tracking.store import TrackingError, failures_in_one_line, open_store
 
     try:
         client = open_store(root)
+        run = finished_study_run(client, study.name, study.digest(repeat))
+        if run is None:
+            return None
+        with failures_in_one_line(f"reading the runs of {study.name!r}"):
+            stored = stored_answer(client, run, claims=bool(study.claims))
     except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
-    run = finished_study_run(client, study.name, study.digest(repeat))
-    if run is None:
-        return None
-    stored = stored_answer(client, run, claims=bool(study.claims))
+        raise unusable(error) from None
     if stored.missing:
         say(f"{study.name} is finished, but not as it was published: {'; '.join(stored.missing)}. Mending it.", console)
         set_aside_changed(client, stored.faults)
@@ -124,7 +125,7 @@ def _study_flow(root: Path) -> Any:
     try:
         open_store(root)
     except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
+        raise unusable(error) from None
     from flows.study import run_study
 
     return run_study
@@ -133,7 +134,7 @@ def _study_flow(root: Path) -> Any:
 def _answer_of(outcome: Outcome) -> Answer:
     from layerwise.statistics import in_words
 
-    lost = (f"trained, not published: {why}; run again to publish it" for why in dict.fromkeys(outcome.unpublished))
+    lost = (f"trained, not published: {why}{_again(why)}" for why in dict.fromkeys(outcome.unpublished))
     return Answer(
         table=outcome.table,
         words="\n".join(in_words(outcome.metrics)) if outcome.table is not None else "",
@@ -141,6 +142,10 @@ def _answer_of(outcome: Outcome) -> Answer:
         seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
     )
+
+
+def _again(why: str) -> str:
+    return "" if "run again" in why else "; run again to publish it"
 
 
 def _print_answer(study: Study, answer: Answer, console: Console) -> None:

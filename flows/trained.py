@@ -17,6 +17,7 @@ from layerwise.stages import Block, Depth
 from layerwise.study import Study
 from tasks.publishing import Summary
 from tasks.results import StorageProblem
+from tasks.tracking.store import TrackingError
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,9 @@ def unpublished_noted(trained: Trained) -> Generator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever keeps it from MLflow, the results are on disk
-        trained.unpublished.append(in_one_line(error))
+        trained.unpublished.append(reason(error))
+
+
+def reason(error: BaseException) -> str:
+    """Why something could not be published: the store's words are ours already."""
+    return str(error) if isinstance(error, TrackingError) else in_one_line(error)
