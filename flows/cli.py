@@ -312,6 +312,8 @@ def _status() -> int:
         return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as nothing_asked:
         click.echo(nothing_asked.format_message())
+    except environment.DiskFull as error:
+        return _refuse(str(error), FAILED)
     except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
         return _refuse(_in_words(error), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):

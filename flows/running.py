@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows import environment
-from flows.launching import Unanswered, run_flow
+from flows.launching import Unanswered, run_flow, unusable
 from flows.locks import Busy, claim
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, print_results, refuse, say
+from flows.printing import BUSY, DONE, FAILED, print_results, refuse, say
 from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
@@ -109,13 +109,13 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
 
     try:
         client = _opened_store(root)
-        with failures_in_one_line("reading the runs", client.tracking_uri):
+        with failures_in_one_line(f"reading the runs of {study.name!r}", client.tracking_uri):
             run = finished_study_run(client, study.name, study.digest(repeat))
             stored = None if run is None else stored_answer(client, run, claims=bool(study.claims))
     except TrackerAway:
         return None  # what is missing is trained without it
     except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
+        raise unusable(error) from None
     if run is None or stored is None:
         return None
     if stored.missing:
@@ -158,7 +158,7 @@ def _study_flow(root: Path) -> Any:
         try:
             open_store(root)
         except TrackingError as error:
-            raise Unanswered(str(error), WRONG_REQUEST) from None
+            raise unusable(error) from None
     from flows.study import run_study
 
     return run_study
@@ -167,7 +167,7 @@ def _study_flow(root: Path) -> Any:
 def _answer_of(outcome: Outcome) -> Answer:
     from layerwise.statistics import in_words
 
-    lost = (f"trained, not published: {why}; run again to publish it" for why in dict.fromkeys(outcome.unpublished))
+    lost = (f"trained, not published: {why}{_again(why)}" for why in dict.fromkeys(outcome.unpublished))
     return Answer(
         table=outcome.table,
         words="\n".join(in_words(outcome.metrics)) if outcome.table is not None else "",
@@ -177,6 +177,10 @@ def _answer_of(outcome: Outcome) -> Answer:
         chosen=outcome.chosen.place if outcome.chosen else "",
         registered=outcome.registered or "",
     )
+
+
+def _again(why: str) -> str:
+    return "" if "run again" in why else "; run again to publish it"
 
 
 def _print_answer(study: Study, repeat: str, answer: Answer, console: Console) -> None:
