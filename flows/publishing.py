@@ -72,11 +72,11 @@ class Publishing:
             if isinstance(ended, BaseException):
                 self.trained.unpublished.append(in_one_line(ended))
             bar.advance("models and metrics")
-        summary, sent = self.trained.summary(self.study, outcome), [allow_failure(future) for future in self.sent]
+        summary, sent = self.trained.summary(outcome), [allow_failure(future) for future in self.sent]
         if summary is None:
             return outcome
         with unpublished_noted(self.trained):
-            publish_summary(quote(self.tree), quote(self.study), quote(self.data), quote(summary), wait_for=sent)
+            publish_summary(quote(self.tree), quote(outcome.study), quote(self.data), quote(summary), wait_for=sent)
         return self._registered(outcome, summary)
 
     def _registered(self, outcome: Outcome, summary: Summary) -> Outcome:
@@ -84,7 +84,7 @@ class Publishing:
             return outcome
         with unpublished_noted(self.trained):
             version = register_chosen(  # ty: ignore[no-matching-overload] - as below
-                quote(self.tree), quote(self.study), self.repeat, quote(self.data), quote(summary)
+                quote(self.tree), quote(outcome.study), self.repeat, quote(self.data), quote(summary)
             )
             return dataclasses.replace(outcome, registered=version)
         return outcome

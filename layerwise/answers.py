@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerwise import datasets, pretraining, sizes
 from layerwise.datasets import Data
-from layerwise.stages import Depth, Evaluation, model_name, rounds
+from layerwise.growing import Growing, growth_in_words
+from layerwise.stages import Depth, model_name, rounds
 from layerwise.study import Study
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
-
-FINE_TUNED = "fine_tuned_"
-"""Prefix of the scores of the fine-tuned network."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Result:
     """The numbers of a study that was run in this process.
 
     Attributes:
-        study: what was asked.
+        study: what was asked; where arms grow by rule, as deep as they have grown.
         data: the data it was asked of.
         trained: arm -> every depth of every block.
     """
@@ -37,7 +35,7 @@ class Result:
         """One row per arm, seed and depth, with its outcome and scores."""
         import pandas as pd
 
-        return pd.DataFrame(row for arm in self.trained for depth in self.trained[arm] for row in rows(depth))
+        return pd.DataFrame(row for arm in self.trained for depth in self.trained[arm] for row in depth.records())
 
     def table(self) -> pd.DataFrame:
         """One row per arm and depth: means, spread and intervals over intact seeds, and counts of outcomes."""
@@ -111,16 +109,16 @@ def run(study: Study, *, progress: Callable[[Depth], None] | None = None) -> Res
     datasets.check_seeds(study, data)
     pretraining.check_functions(study)
     trained: dict[str, tuple[Depth, ...]] = dict.fromkeys(study.arms, ())
-    result = Result(study, data, trained)
-    for seeds, blocks in rounds(study, data.digest):
-        for block in blocks:
-            for depth in pretraining.depths(block, data, steps=memory):
-                trained[block.arm] += (depth,)
+    growing = Growing(study)
+    for seeds, groups in rounds(study, data.digest):
+        for blocks in groups:
+            for depth in growing.depths(blocks, data, steps=memory):
+                trained[depth.block.arm] += (depth,)
                 if progress:
                     progress(depth)
-        if _enough(result, seeds):
+        if _enough(Result(growing.study, data, trained), seeds):
             break
-    return result
+    return Result(growing.study, data, trained)
 
 
 def _enough(result: Result, seeds: int) -> bool:
@@ -130,24 +128,13 @@ def _enough(result: Result, seeds: int) -> bool:
     return result.study.stop is not None and should_stop(result.study, result.metrics(), seeds)
 
 
-def rows(depth: Depth) -> Iterator[dict[str, Any]]:
-    """The scores of one block at one depth as records, one for each seed that the study asked for."""
-    for position, seed in enumerate(depth.block.seeds[: depth.block.reported]):
-        record = {"arm": depth.block.arm, "seed": seed, "depth": depth.depth}
-        record |= _scores(depth.evaluation, position, "")
-        if depth.fine_tuned is not None:
-            record |= _scores(depth.fine_tuned.evaluation, position, FINE_TUNED)
-        yield record
+def in_words(study: Study, metrics: pd.DataFrame) -> list[str]:
+    """The study's answer, a sentence for each arm: how its main score changes with depth, and where growth ended.
 
+    Args:
+        study: what was asked.
+        metrics: one row per arm, seed and depth; arms that it lacks are not spoken of.
+    """
+    from layerwise import statistics
 
-def _scores(evaluation: Evaluation, position: int, prefix: str) -> dict[str, Any]:
-    outcome = {"diverged": evaluation.diverged[position], "collapsed": evaluation.collapsed[position]}
-    # A diverged seed has no scores, though some look like one: a network that answers NaN is taken to say class 0.
-    lost = outcome["diverged"]
-    return {
-        **{f"{prefix}{name}": bool(value) for name, value in outcome.items()},
-        **{
-            f"{prefix}{name}": float("nan") if lost else float(values[position])
-            for name, values in evaluation.metrics.items()
-        },
-    }
+    return [*statistics.in_words(metrics), *growth_in_words(study, metrics)]

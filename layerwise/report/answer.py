@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from layerwise import comparison, figures, statistics
+from layerwise import answers, comparison, figures, statistics
 from layerwise.claims import undecidable
 from layerwise.report.page import (
     Block,
@@ -44,7 +44,7 @@ def answer(run: StudyRun) -> Section:
     if any(len(run.study.procedure(arm).depths) > 1 for arm in run.arms):
         tuned = ", before any fine tuning" if "fine_tuned_diverged" in run.metrics else ""
         blocks.append(Paragraph(strong(f"From the first depth to the last{tuned}.")))
-        blocks.append(Items(statistics.in_words(run.metrics)))
+        blocks.append(Items(answers.in_words(run.study, run.metrics)))
     return Section("Answer", blocks)
 
 

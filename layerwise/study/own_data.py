@@ -7,6 +7,7 @@ what it holds has.
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -27,11 +28,13 @@ PLACES = ("path", "targets_path", "folder")
 
 def found(path: str, folder: Path | None) -> str:
     """The absolute path of a file that is named relative to the study file's folder or the working directory."""
-    places = [place / Path(path).expanduser() for place in (folder, Path.cwd()) if place is not None]
+    # Of names that no file can have, too long or below no user's home, pathlib raises; these say that there is none.
+    expanded = os.path.expanduser(path)  # noqa: PTH111
+    places = [place / expanded for place in (folder, Path.cwd()) if place is not None]
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):  # noqa: PTH113
             return str(place.absolute())
-    kind = "a folder" if any(place.is_dir() for place in places) else "no file"
+    kind = "a folder" if any(os.path.isdir(place) for place in places) else "no file"  # noqa: PTH112
     raise ValueError(f"{path!r:.200} is {kind} in the study's folder or the working directory; give the path of a file")
 
 
