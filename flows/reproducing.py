@@ -298,7 +298,6 @@ def _stage_values(rows: Iterable[Mapping[Any, Any]]) -> dict[Place, Value]:
 
 def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
     """What is tracked of a depth: scores and weights of its seeds, and their rows of the table of all scores."""
-    from layerwise import answers
     from tasks import content
 
     found: dict[Place, Value] = {}
@@ -309,7 +308,7 @@ def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
                 found[Place(arm, seed, seed, "scores", number, point.key)] = point.value
         for kept in content.networks(depth, position, data, study.track.models):
             found[Place(arm, seed, seed, kept.network.name, number, "weights")] = kept.digest
-    for row in answers.rows(depth):
+    for row in depth.records():
         found |= _row_values(row)
     return found
 

@@ -165,12 +165,12 @@ def _study_flow(root: Path) -> Any:
 
 
 def _answer_of(outcome: Outcome) -> Answer:
-    from layerwise.statistics import in_words
+    from layerwise.answers import in_words
 
     lost = (f"trained, not published: {why}{_again(why)}" for why in dict.fromkeys(outcome.unpublished))
     return Answer(
         table=outcome.table,
-        words="\n".join(in_words(outcome.metrics)) if outcome.table is not None else "",
+        words="\n".join(in_words(outcome.study, outcome.metrics)) if outcome.table is not None else "",
         verdicts=outcome.verdicts.as_json() if outcome.verdicts else None,
         seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
