@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flows import environment
 from flows.printing import DONE, print_table, say
 from flows.reporting import deliver, plain, reports_folder, safe_word
 from layerwise.study import StudyError
@@ -39,6 +40,7 @@ def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, 
     Raises:
         StudyError: if there is no such run, or these cannot be compared.
     """
+    environment.set_variables(root)
     if len(said) < 2:
         raise StudyError(f"compare: received {len(said)} run; expected two or more: name another one")
     from layerwise.across import compare_runs

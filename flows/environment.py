@@ -106,8 +106,13 @@ def prepare(root: Path) -> None:
 
     Raises :class:`EnvironmentProblem` when the root cannot be written to, or somebody else made the folders.
     """
+    _make_folders(root.expanduser().absolute())
+    set_variables(root)
+
+
+def set_variables(root: Path) -> None:
+    """Set every environment variable, and make nothing: for commands that only read what is tracked."""
     root = root.expanduser().absolute()
-    _make_folders(root)
     for name in UNSET:
         os.environ.pop(name, None)
     os.environ.update(SETTINGS)

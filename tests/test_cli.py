@@ -516,7 +516,7 @@ def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -
     rest = [line.strip() for line in lines if line not in {*progress, *table}]
     assert rest[1:3] == head
     assert rest[3].startswith(f"greedy: from depth 1 to {STAGES}, training accuracy changes by ")
-    assert rest[6:] == ["Look at the runs: layerwise ui"]
+    assert rest[6:] == ["Read the report: layerwise report small", "Look at the runs: layerwise ui"]
 
 
 def test_what_the_seeds_can_never_decide_is_said_before_training(whole: Whole) -> None:
@@ -567,7 +567,9 @@ def test_finished_study_is_answered_from_mlflow_alone(whole: Whole) -> None:
     ended, loaded = and_modules(whole.root, "run", "study.yaml")
     assert (ended.status, ended.err, loaded) == (0, "", {"mlflow"})
     said = ended.out.splitlines()
-    table = [line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Look at|Before", line)]
+    table = [
+        line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Read|Look|Before", line)
+    ]
     assert said[:-1] == table
     assert said[-1] == (
         "small was finished before: 3 seed runs verified, nothing trained. To compute it afresh: --repeat."

@@ -28,7 +28,7 @@ from flows import environment, planning, publishing, running, server
 from flows.pilot import pilot_study
 from flows.study import run_study
 from flows.trained import Outcome
-from layerwise import datasets, engine
+from layerwise import datasets, engine, report
 from layerwise.answers import Result
 from layerwise.claims import decide
 from layerwise.comparison import finished
@@ -37,6 +37,7 @@ from layerwise.statistics import t_interval
 from layerwise.study import Study, StudyError
 from tasks.results import ResultFolder, read_back, results_block
 from tasks.tracking.store import TrackingError, open_store, store_uri
+from tasks.tracking.tracked import read_tracked
 from tasks.tracking.views import SECTIONS
 from tests.studies import small
 from tests.test_server import ask
@@ -333,6 +334,47 @@ def test_study_run_carries_differences_of_arms(lab: Lab, claiming: Study, claime
     } <= set(table)
 
 
+def test_study_run_carries_the_report(lab: Lab, claiming: Study, claimed: Outcome) -> None:
+    """The report stands with the study's run as HTML and Markdown, and is what its tables and tags give again."""
+    (run,) = lab.runs(claiming, "study")
+    held = read_tracked(lab.client, run)
+    pd.testing.assert_frame_equal(held.table, claimed.table, check_exact=True, check_dtype=False)
+    tables = (held.metrics, held.table, held.verdicts, held.differences, held.costs)
+    page = report.study_page(
+        report.StudyRun(claiming, *tables, report.origin_of(run.data.tags), datasets.generate(claiming.data).digest)
+    )
+    assert lab.artifact(run, "report.html").read_text() == report.html(page)
+    assert lab.artifact(run, "report.md").read_text() == report.markdown(page)
+    assert "largest class" in report.markdown(page), "what the data's targets are is kept with the run"
+    assert "artifacts/report.html) holds all of it on one page" in run.data.tags["mlflow.note.content"]
+
+
+def test_study_run_carries_the_costs_of_its_stages(lab: Lab, claiming: Study, claimed: Outcome) -> None:  # noqa: ARG001
+    """A table has time and memory of every stage, each of which is one that was stored."""
+    (run,) = lab.runs(claiming, "study")
+    costs = pd.read_csv(lab.artifact(run, "costs.csv")).fillna({"shared_with": ""})
+    assert costs[["arm", "shared_with", "stage", "depth", "blocks"]].to_numpy().tolist() == [
+        ["greedy", "", "base", 1, 1],
+        ["greedy", "", "evaluate", 1, 1],
+        ["greedy", "", "add_layer", 2, 1],
+        ["greedy", "", "evaluate", 2, 1],
+        ["end_to_end", "", "jointly", 2, 1],
+        ["end_to_end", "", "evaluate", 2, 1],
+    ]
+    assert (costs["seconds"] > 0).all()
+    assert costs["peak_memory_bytes"].between(1e8, 1e11).all()
+    assert costs["peak_memory_bytes"].is_monotonic_increasing, "a process's peak never falls"
+
+
+def test_prefect_shows_the_report(lab: Lab, claiming: Study, claimed: Outcome) -> None:  # noqa: ARG001
+    """The flow run's artifact is the Markdown report, with no picture in it."""
+    (run,) = lab.runs(claiming, "study")
+    asked = {"artifacts": {"key": {"any_": ["claims"]}}, "sort": "CREATED_DESC", "limit": 1}
+    (artifact,) = ask(f"{lab.url}/artifacts/filter", asked)
+    assert artifact["data"] == lab.artifact(run, "report.md").read_text()
+    assert "<svg" not in artifact["data"]
+
+
 def test_arm_runs_carry_their_last_word(lab: Lab, claiming: Study, claimed: Outcome) -> None:
     """An arm's run says in single numbers what it left at its last depth, and which depth validation chose."""
     for run in lab.runs(claiming, "arm"):
@@ -442,7 +484,10 @@ def test_a_finished_study_says_what_is_registered_and_makes_it_whole(
         assert line in capsys.readouterr().out.splitlines()
     lab.client.delete_model_version("chooses", "1")
     assert running._finished(choosing, "", lab.root, console) is None
-    assert "but its runs lack the registered model models:/chooses/1: completing them" in capsys.readouterr().out
+    assert (
+        "but not as it was published: 1 registered model missing (models:/chooses/1). Mending it."
+        in capsys.readouterr().out
+    )
     assert lab.run(choosing).registered == "2"
     assert fits == []
     assert lab.client.get_registered_model("chooses").aliases == {"chosen": 2}

@@ -97,7 +97,7 @@ def _stored_answer(client: MlflowClient, study_run: Run, *, claims: bool) -> Sto
             faults.append(Fault("study", study_run.info.run_id, "file", "missing", path))
     tags, missing = study_run.data.tags, in_words(faults)
     if REGISTERED in tags and registered_version(client, tags[STUDY], tags[RUN_KEY]) is None:
-        missing += (f"the registered model {tags[REGISTERED]}",)
+        missing += (f"1 registered model missing ({tags[REGISTERED]})",)
     registered = tags.get(REGISTERED, "").rpartition("/")[2]
     return StoredAnswer(table, verdicts, missing, tuple(faults), tags.get(CHOSEN, ""), registered)
 

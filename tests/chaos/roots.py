@@ -33,6 +33,13 @@ THREE_ARMS: dict[str, Any] = small_document(
 )
 """Three arms, two of which share every stage but the last; two blocks of seeds; a claim; 84 models."""
 
+TWO_ARMS: dict[str, Any] = THREE_ARMS | {
+    "name": "two-arms",
+    "arms": {"greedy": "greedy", "tuned": {"fine_tune": TUNING}},
+    "seeds": 2,
+}
+"""Less of it, for trials by the thousand: ten models."""
+
 SECONDS_TO_END = 20.0
 """How long a server may take to notice that its command is gone."""
 
