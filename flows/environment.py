@@ -10,6 +10,7 @@ Two settings of the user are honoured, because they name a team's servers: ``MLF
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 THREADS = 2
@@ -118,7 +119,7 @@ def is_full(folder: Path) -> bool:
 def prepare(root: Path) -> None:
     """Make the private folders and set every environment variable; may be called again at any time.
 
-    Raises :class:`EnvironmentProblem` when the root cannot be written to.
+    Raises :class:`EnvironmentProblem` when the root cannot be written to, or somebody else made the folders.
     """
     _make_folders(root.expanduser().absolute())
     set_variables(root)
@@ -149,19 +150,32 @@ def server_environment(root: Path) -> dict[str, str]:
 
 def _make_folders(root: Path) -> None:
     private = private_folder(root)
+    folders = (private, results_folder(root), prefect_home(root), locks_folder(root))
     try:
-        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in folders:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign(folders)
         private.chmod(0o700)
-        for folder in (results_folder(root), prefect_home(root), locks_folder(root)):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        # Permission bits do not tell about read-only mounts, quotas or root; writing does.
-        probe = private / ".probe"  # one name for all, so that what a kill leaves the next process removes
-        probe.touch()
-        probe.unlink(missing_ok=True)
+        for folder in folders:
+            # Permission bits do not tell about read-only mounts, quotas or root; writing does.
+            probe = folder / ".probe"  # one name for all, so that what a kill leaves the next process removes
+            probe.touch()
+            probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"Cannot write to {private} ({error.strerror}); free space there, and run again.") from error
         raise EnvironmentProblem(
-            f"Cannot write to {private} ({error.strerror or error});"
+            f"Cannot write to {error.filename or private} ({error.strerror or error});"
             " run in a folder of your own, or name one in LAYERWISE_ROOT."
         ) from error
+
+
+def _refuse_foreign(folders: Iterable[Path]) -> None:
+    """Refuse folders that another user made first: what lies in them is taken for one's own."""
+    for folder in folders:
+        owner = folder.stat().st_uid
+        if owner != os.geteuid():
+            raise EnvironmentProblem(
+                f"{folder} belongs to another user (id {owner}; yours is {os.geteuid()}), who could put results there;"
+                " run in a folder of your own, or name one in LAYERWISE_ROOT."
+            )

@@ -18,7 +18,7 @@ from rich.console import Console
 from flows import environment, progress
 from flows.launching import Unanswered
 from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, say
-from layerwise import agreement, comparison, sizes, stages
+from layerwise import agreement, comparison, imported, sizes, stages
 from layerwise.agreement import Agreement, Difference, Place, Value
 from layerwise.study import Study
 
@@ -142,11 +142,12 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     tags = tracked.run.data.tags
     if not allowed.other_code:
         origins.check_code(tags)
+    imported.tell(lambda line: say(line, console))
     study, data = origins.study_of(tracked, allowed)
     sizes.refuse_oversize(study)
     say(f"Reproducing {tracked.name}, run {tracked.run.info.run_id}, of {_day(tracked)}.", console)
     for path in origins.functions(tracked.document):
-        say(f"code of your own, as the run had it: {path}", console)
+        imported.announce(path)
     for line in (unlike := tuple(origins.unlike(tags))):
         say(f"Not as it was: {line}.", console)
     try:
@@ -265,10 +266,11 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
     """The same of a computation with nothing but the data."""
     from layerwise import answers
     from layerwise.ledger import Ledger
-    from tasks.tracking.runs import REPEAT, SEEDS
+    from tasks.tracking.runs import REPEAT, SEEDS, arms_and_seeds
 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
-    bar = progress.begin("reproducing", _num_depths(study, data, int(tags.get(SEEDS, study.seeds))))
+    seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds
+    bar = progress.begin("reproducing", _num_depths(study, data, seeds))
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):

@@ -104,7 +104,7 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     """The answer of a study whose run is finished and whole; nothing else happens then."""
     from tasks.tracking.answers import finished_study_run, stored_answer
     from tasks.tracking.manifest import set_aside_changed
-    from tasks.tracking.runs import SEEDS
+    from tasks.tracking.runs import arms_and_seeds
     from tasks.tracking.store import TrackerAway, TrackingError, failures_in_one_line
 
     try:
@@ -127,7 +127,7 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
         stored.table,
         tags.get("layerwise.answer", ""),
         stored.verdicts,
-        int(tags[SEEDS]),
+        arms_and_seeds(tags)[1],
         finished=True,
         chosen=stored.chosen,
         registered=stored.registered,

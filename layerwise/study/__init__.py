@@ -58,7 +58,16 @@ from layerwise.study.parts import StudyError, digest_of
 from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
 from layerwise.study.scores import Score, held_out, looks, sides
 from layerwise.study.split import Scaling, Shape, Split, Task
-from layerwise.study.study import BLOCK_BYTES, BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
+from layerwise.study.study import (
+    BLOCK_BYTES,
+    BLOCK_SEEDS,
+    MOST_ARMS,
+    MOST_SEEDS,
+    WIDE_LAYER,
+    Study,
+    Track,
+    block_size,
+)
 from layerwise.study.training import (
     OPTIMIZERS,
     Adagrad,
@@ -75,8 +84,9 @@ from layerwise.study.training import (
 
 __all__ = [
     "ALPHA", "BLOCK_BYTES", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_CLAIM", "KINDS_OF_LAYER",
-    "MAX_FILE_BYTES", "OPTIMIZERS", "SHALLOWEST", "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer",
-    "Arm", "Arrays", "Blobs", "Bottom", "Bound", "BreastCancer", "Circles", "Claim", "Classification", "Compare",
+    "MAX_FILE_BYTES", "MOST_ARMS", "MOST_SEEDS", "OPTIMIZERS", "SHALLOWEST",
+    "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm",
+    "Arrays", "Blobs", "Bottom", "Bound", "BreastCancer", "Circles", "Claim", "Classification", "Compare",
     "Control", "Conv", "Custom", "DataSet", "Dense", "Diabetes", "Digits", "Encoder", "Equivalent", "FineTune",
     "GaussianNoise", "Grow", "Gru", "InMemory", "Initializer", "Layer", "Loader", "Lstm", "MaskingNoise", "Missing",
     "Moons", "Network", "Noise", "Optimizer", "Ordered", "OwnData", "Procedure", "Rate", "Ratio", "Residual",

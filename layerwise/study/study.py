@@ -33,6 +33,7 @@ BLOCK_BYTES = 512 * 2**20
 
 MOST_ARMS = 100
 MOST_CLAIMS = 200
+MOST_SEEDS = 100_000
 
 
 def _in_print(text: str) -> str:
@@ -67,7 +68,7 @@ class Study(Part):
     arms: Annotated[
         dict[str, Arm], Field(min_length=1, max_length=MOST_ARMS, default_factory=lambda: {"greedy": Arm()})
     ]
-    seeds: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 30
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS, strict=True)] = 30
     track: Track = Track()
     claims: Annotated[dict[str, Claim], Field(min_length=1, max_length=MOST_CLAIMS)] | None = None
     alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None

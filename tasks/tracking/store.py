@@ -190,6 +190,22 @@ def _kind_of(error: BaseException) -> type[TrackingError]:
     return StoreFull if durable.is_full(error) else TrackingError
 
 
+@contextmanager
+def taken_as_ours(what: str) -> Generator[None]:
+    """Turn what is raised meanwhile by content that is not as Layerwise writes it into a :class:`TrackingError`.
+
+    A tracker may hold anything: whoever may write to it can change a table and the digest that vouches for it.
+
+    Args:
+        what: was read, as in ``"study.yaml of run 1d1d"``.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise TrackingError(f"{what} is not what Layerwise writes ({reason}); see who changed it.") from error
+
+
 def check_database(root: Path) -> Database:
     """A store that is SQLite, if MLflow can use it as it is; MLflow is not loaded for it, and nothing is changed.
 
