@@ -265,12 +265,14 @@ def _tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -
 def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, Value]:
     """The same of a computation with nothing but the data."""
     from layerwise import answers
+    from layerwise.growing import as_grown
     from layerwise.ledger import Ledger
     from tasks.tracking.runs import REPEAT, SEEDS, arms_and_seeds
 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
     seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds
-    bar = progress.begin("reproducing", _num_depths(study, data, seeds))
+    grown = as_grown(study, tracked.metrics)
+    bar = progress.begin("reproducing", _num_depths(grown, data, seeds))
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):
@@ -278,7 +280,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
             found |= _stage_values(ledger.rows[begun:])
             begun = len(ledger.rows)
         found |= _depth_values(study, data, depth)
-        bar.advance(f"{depth.block.arm}, seeds {depth.block.seeds[0]}-{depth.block.seeds[-1]}, depth {depth.depth}")
+        bar.advance(depth.place)
     return found
 
 
