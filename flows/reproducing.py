@@ -18,7 +18,7 @@ from rich.console import Console
 from flows import environment, progress
 from flows.launching import Unanswered
 from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, say
-from layerwise import agreement, comparison, sizes, stages
+from layerwise import agreement, comparison, imported, sizes, stages
 from layerwise.agreement import Agreement, Difference, Place, Value
 from layerwise.study import Study
 
@@ -142,11 +142,12 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     tags = tracked.run.data.tags
     if not allowed.other_code:
         origins.check_code(tags)
+    imported.tell(lambda path, file: say(f"code of your own: {path}, in {file}", console))
     study, data = origins.study_of(tracked, allowed)
     sizes.refuse_oversize(study)
+    for path in sorted(study.functions):
+        imported.announce(path)
     say(f"Reproducing {tracked.name}, run {tracked.run.info.run_id}, of {_day(tracked)}.", console)
-    for path in origins.functions(tracked.document):
-        say(f"code of your own, as the run had it: {path}", console)
     for line in (unlike := tuple(origins.unlike(tags))):
         say(f"Not as it was: {line}.", console)
     try:

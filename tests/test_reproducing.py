@@ -218,7 +218,7 @@ def test_own_data_and_layers_are_reproduced(
     assert lab.run(study).failures == {}
     ended = reproduce("own")
     assert (ended.status, ended.err) == (0, "")
-    assert "code of your own, as the run had it: own_gate:gated\n" in ended.out
+    assert f"code of your own: own_gate:gated, in {tmp_path / 'own_gate.py'}\n" in ended.out
     assert ended.out.splitlines()[-1].startswith("EXACT (R0): ")
     (tmp_path / "own_gate.py").write_text(OWN_LAYER.replace("units=4", "units=5"))
     with pytest.raises(StudyError, match=r"own_gate\.py is not the code that the run was made with"):
