@@ -145,9 +145,9 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     imported.tell(lambda line: say(line, console))
     study, data = origins.study_of(tracked, allowed)
     sizes.refuse_oversize(study)
-    say(f"Reproducing {tracked.name}, run {tracked.run.info.run_id}, of {_day(tracked)}.", console)
-    for path in origins.functions(tracked.document):
+    for path in sorted(study.functions):
         imported.announce(path)
+    say(f"Reproducing {tracked.name}, run {tracked.run.info.run_id}, of {_day(tracked)}.", console)
     for line in (unlike := tuple(origins.unlike(tags))):
         say(f"Not as it was: {line}.", console)
     try:
