@@ -26,7 +26,7 @@ from layerwise.sizes import in_words
 from tasks.provenance import LOCK
 from tasks.records import File, listed, opened
 from tasks.tracking import health
-from tasks.tracking.store import TrackingError, check_database, database_path, is_new, open_store, store_uri
+from tasks.tracking.store import TrackingError, check_database, file_of, is_new, open_store, store_uri
 
 VERIFYING_SECONDS = 1.0
 """How long results are verified for, the newest first, unless all are asked for."""
@@ -87,7 +87,7 @@ def doctor_command(root: Path, *, fix: bool, thorough: bool) -> int:
 
 def _store(root: Path) -> Iterator[Finding]:
     if is_new(root):
-        yield Finding("store", f"nothing is tracked yet: there is no {database_path(root)}")
+        yield Finding("store", f"nothing is tracked yet: there is no {file_of(root)}")
     elif store_uri(root).startswith("sqlite:"):
         yield from _database(root)
     else:
@@ -98,8 +98,7 @@ def _database(root: Path) -> Iterator[Finding]:
     try:
         store = check_database(root)
     except TrackingError as error:
-        words, _, remedy = str(error).rpartition("; ")
-        yield Finding("store", words, remedy)
+        yield _refused(error, otherwise="close what holds it")
         return
     size = in_words(store.path.stat().st_size)
     if store.on_network:
@@ -121,9 +120,14 @@ def _server(root: Path) -> Finding:
     try:
         open_store(root)
     except TrackingError as error:
-        words, _, remedy = str(error).rpartition("; ")
-        return Finding("store", words, remedy)
+        return _refused(error, otherwise="start it, or correct or unset MLFLOW_TRACKING_URI")
     return Finding("store", "the server that MLFLOW_TRACKING_URI names answers; its runs are not looked at")
+
+
+def _refused(error: TrackingError, *, otherwise: str) -> Finding:
+    """A store that cannot be used; the message mostly ends with what to do."""
+    words, _, remedy = str(error).partition("; ")
+    return Finding("store", words, remedy or otherwise)
 
 
 def _leftovers(found: health.Leftovers) -> Iterator[Finding]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from flows import environment
 from flows.locks import using_results
-from flows.printing import FAILED, WRONG_REQUEST, in_one_line
+from flows.printing import FAILED, WRONG_REQUEST, in_one_line, warnings_shown
 from layerwise.study import StudyError
+
+if TYPE_CHECKING:
+    from tasks.tracking.store import TrackingError
 
 
 class Unanswered(RuntimeError):
@@ -40,19 +43,33 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
 
     with using_results(root), start(root) as server:
         flow = load()
+        from flows.crashed import close_crashed, owned
         from flows.progress import shown
-        from tasks.results import results_block
+        from tasks.results import ResultProblem, results_block
         from tasks.tracking.store import TrackingError
 
         try:
-            with server.ready(), shown(console):
+            with server.ready(), shown(console), warnings_shown(console), owned():
+                close_crashed()
                 storage = results_block(environment.results_folder(root))
                 return flow.with_options(result_storage=storage)(*arguments)
         except ServerProblem as error:
             raise Unanswered(str(error), FAILED) from None
+        except ResultProblem as error:
+            raise Unanswered(f"{name}: {error}", FAILED) from None
         except TrackingError as error:
-            raise Unanswered(str(error), WRONG_REQUEST) from None
+            raise unusable(error) from None
         except StudyError:
             raise
         except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
-            raise Unanswered(f"{name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED) from None
+            remedy = "layerwise ui shows where."
+            if environment.is_full(root):
+                remedy = f"the disk of {root} is full: free space on it, and run again."
+            raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
+
+
+def unusable(error: TrackingError) -> Unanswered:
+    """What a command ends with when its tracking store cannot be used."""
+    from tasks.tracking.store import StoreFull
+
+    return Unanswered(str(error), FAILED if isinstance(error, StoreFull) else WRONG_REQUEST)

@@ -17,7 +17,7 @@ from layerwise import datasets, imported
 from layerwise.datasets import Data
 from layerwise.study import Study, StudyError, parse
 from tasks.provenance import CODE, DATA_SHA256, NO_CHANGES, PACKAGES, content_sha256, provenance
-from tasks.tracking.runs import DIGEST, REPEAT, RUN_KEY
+from tasks.tracking.runs import REPEAT, RUN_KEY
 from tasks.tracking.tracked import Tracked
 
 if TYPE_CHECKING:
@@ -141,11 +141,11 @@ def _check_data(study: Study, data: Data, tracked: Tracked) -> None:
 def _check_study(study: Study, tracked: Tracked, allowed: Allowed) -> None:
     """The run key is a digest of all that was asked: with it the study file proves to be the run's own."""
     tags = tracked.run.data.tags
-    asked = (study.digest(), study.digest(tags.get(REPEAT, "")))
-    if asked != (tags.get(DIGEST), tags[RUN_KEY]) and not allowed.other_code:
+    asked = study.digest(tags.get(REPEAT, ""))
+    if asked != tags[RUN_KEY] and not allowed.other_code:
         raise StudyError(
-            f"study.yaml of {tracked.name} has the digest {asked[0]}, and the run says {tags.get(DIGEST)}: one of them"
-            " was changed in the tracker; make a new run."
+            f"study.yaml of {tracked.name} makes the run key {asked}, and the run says {tags[RUN_KEY]}: one of them was"
+            " changed in the tracker; make a new run."
         )
 
 

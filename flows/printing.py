@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layerwise.study import Study
+from layerwise.study.parts import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,8 +69,29 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def say(line: str, console: Console) -> None:
-    """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    """Print a line as it is: whole in a pipe, with brackets that are no markup, and nothing that a terminal obeys."""
+    console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def warnings_shown(console: Console) -> Generator[None]:
+    """Show what our own modules warn of while the body runs, such as a damaged file: a line each."""
+    handler = _Warnings(console)
+    log = logging.getLogger("layerwise")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(" ".join(record.getMessage().split()), self._console)
 
 
 def _mean_and_sd(row: dict[str, Any], name: str) -> str:
@@ -78,7 +103,7 @@ def _mean_and_sd(row: dict[str, Any], name: str) -> str:
 
 def refuse(message: str, status: int) -> int:
     """Say on standard error, in one line, what is wrong; returns the status to exit with."""
-    click.echo(f"layerwise: {' '.join(message.split())}", err=True)
+    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
 

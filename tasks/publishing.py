@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import comparison, figures, report, selection, stages, statistics
-from layerwise.answers import FINE_TUNED
+from layerwise import answers, comparison, figures, report, selection, stages, statistics
 from layerwise.datasets import Data, class_balance, content_digest
 from layerwise.selection import Chosen
 from layerwise.stages import Depth, Evaluation, Network, model_name
 from layerwise.study import Study, StudyError
+from layerwise.study.claims import FINE_TUNED
 from layerwise.study.scores import is_tuned
 from tasks import content, notes, serving
 from tasks.content import KeptNetwork
@@ -158,6 +158,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
         _publish_datasets(publisher, run_id, study, data)
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
     told = _publish_study(publisher, tree, study, data, summary)
+    publisher.manifest()  # last: what it lists is then there
     key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
     create_markdown_artifact(told, key=key, description=study.question)
 
@@ -192,8 +193,8 @@ def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summar
 @task(name="close runs", task_run_name="close MLflow runs")
 def close_tree(tree: RunTree, status: Status, failed_arms: Sequence[str] = ()) -> None:
     """Close every run of the tree, so that nothing is left RUNNING."""
-    publisher = _publishers.pop(tree.study_run_id)
-    close_runs(publisher.client, tree, status=status, failed_arms=failed_arms)
+    close_runs(_publishers[tree.study_run_id].client, tree, status=status, failed_arms=failed_arms)
+    del _publishers[tree.study_run_id]  # after it: runs that could not be closed can be tried again
 
 
 def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> str:
@@ -208,7 +209,7 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     _publish_datasets(publisher, run_id, study, data)
     differences = _publish_differences(publisher, run_id, study, summary)
     _publish_verdicts(publisher, run_id, summary.verdicts)
-    told = {"answer": "\n".join(statistics.in_words(metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
+    told = {"answer": "\n".join(answers.in_words(study, metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
     publisher.tags(run_id, {f"layerwise.{name}": value for name, value in told.items()})
     publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.chosen)})
     if summary.chosen is not None:
@@ -217,7 +218,6 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     origin = report.origin_of(publisher.tags_of(run_id))
     found = report.StudyRun(study, metrics, table, summary.verdicts, differences, costs, origin, data.digest)
     text = _publish_report(publisher, run_id, found)
-    # Last, since a finished study is answered from it: what comes before is then there.
     publisher.table(run_id, RESULTS, table)
     return text
 

@@ -21,7 +21,6 @@ import json
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -35,7 +34,8 @@ from prefect.results import ResultRecord, get_result_store
 from prefect.serializers import Serializer
 from pydantic import Field
 
-from tasks import records
+from layerwise import npy
+from tasks import bounded, durable, owners, records
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,11 +50,18 @@ DATACLASSES = {
 }
 """The frozen dataclasses that a result may hold: the name in the record, and where the class is defined."""
 
+WRITING, OF = ".writing~", "~"
+"""What the name of a file begins with that is being written, and what parts the words of it."""
+
 BLOCK_SLUG = "layerwise-result-folder"
 
 
 class ResultProblem(RuntimeError):
     """A result could not be stored or read back; the message is one line."""
+
+
+class StorageProblem(ResultProblem):
+    """The disk does not take results: whatever else is computed cannot be stored either."""
 
 
 class DamagedRecord(ResultProblem):
@@ -88,7 +95,7 @@ class StageSerializer(Serializer):
             if records.sha256(value, packed) != digest:
                 raise ValueError("its checksum does not match its content")
             return _decoded(json.loads(value), _unpacked(base64.b64decode(packed, validate=True)))
-        except (AttributeError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"not a stage result of this version: {error}") from error
 
 
@@ -153,9 +160,11 @@ def _packed(arrays: list[np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpacked(npz: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
-        return [archive[str(i)] for i in range(len(archive.files))]
+def _unpacked(content: bytes) -> list[np.ndarray]:
+    archive = npy.Archive(io.BytesIO(content))
+    if sum(member.file_size for member in archive.members.values()) > len(content):
+        raise ValueError("its arrays would take more room than the record does")
+    return [archive[str(i)] for i in range(len(archive))]
 
 
 def _name_of(kind: type) -> str | None:
@@ -194,9 +203,8 @@ class ResultFolder(WritableFileSystem):
     def read_path(self, path: str, *, _sync: bool = True) -> bytes:  # ty: ignore[incompatible-method-override]
         """The record stored as ``path``; a damaged or foreign one is reported, set aside, and missing."""
         file = self._file(path)
-        content = file.read_bytes()
         try:
-            return _verified(content, path)
+            return _verified(_bytes_of(file), path)
         except DamagedRecord as problem:
             self._set_aside(file, problem)
             raise
@@ -208,18 +216,12 @@ class ResultFolder(WritableFileSystem):
         envelope = records.envelope(content)
         if _holds(file, envelope):
             return
-        temporary = file.with_name(f".{path}.{uuid4().hex}")
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_durably(temporary, envelope)
-            temporary.replace(file)
-            _sync_folder(file.parent)
+            durable.write(file, envelope, temporary=_temporary(file.parent), mode=0o600)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise ResultProblem(
-                f"Cannot store result {path} in {self.folder}: {reason}; mend that, and run again."
-            ) from error
+            what = f"Cannot store result {path} in {self.folder}: {error.strerror or error}"
+            raise StorageProblem(f"{what}; {durable.remedy(error)}, and run again.") from error
 
     async def aread_path(self, path: str) -> bytes:
         """:meth:`read_path` for coroutines."""
@@ -251,26 +253,31 @@ class ResultFolder(WritableFileSystem):
 
 def _holds(file: Path, content: bytes) -> bool:
     try:
-        return file.read_bytes() == content
-    except FileNotFoundError:
+        return _bytes_of(file) == content
+    except (OSError, DamagedRecord):  # it is not there, or what is there cannot be read
         return False
 
 
-def _write_durably(file: Path, content: bytes) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _bytes_of(file: Path) -> bytes:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return bounded.read(file, links=False)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a bad sector, a link to elsewhere, or a file that is not ours to read
+        raise DamagedRecord(f"it cannot be read ({error.strerror or error})") from error
+
+
+def _temporary(folder: Path) -> Path:
+    """A name that says whose it is, for two processes may compute the same stage at once."""
+    return folder / f"{WRITING}{owners.this_process().replace('/', OF)}{OF}{uuid4().hex[:8]}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind."""
+    for file in folder.glob(f"{WRITING}*"):
+        owner, _, _ = file.name.removeprefix(WRITING).rpartition(OF)
+        if owners.is_gone(owner.replace(OF, "/")):
+            file.unlink(missing_ok=True)
 
 
 def _verified(content: bytes, path: str) -> bytes:
@@ -292,11 +299,13 @@ def _check_record(record: bytes, path: str) -> None:
 
 
 def results_block(folder: Path) -> str:
-    """Save the block for ``folder`` with the running server, if it is not there, and return ``slug/name``.
+    """Make ``folder`` ready for a run: its block is saved with the running server; returns ``slug/name``.
 
-    The name follows from the folder, so that several roots can share a team's server.
+    The name follows from the folder, so that several roots can share a team's server. What writers that were killed
+    left in it is removed.
     """
     folder = folder.absolute()
+    _sweep(folder)
     name = f"folder-{records.sha256(os.fsencode(folder))[:16].decode()}"
     try:
         ResultFolder.load(name, _sync=True)
@@ -395,6 +404,7 @@ __all__ = [
     "ResultFolder",
     "ResultProblem",
     "StageSerializer",
+    "StorageProblem",
     "read_back",
     "results_block",
     "stage_task",

@@ -155,7 +155,7 @@ def no_database(root: Path) -> str:
 def flipped(root: Path) -> str:
     file = write_result(root, "cc")
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1
+    content[-3] ^= 1  # inside of the result: the record is still one, but for its checksum
     file.write_bytes(content)
     return r"look  results    1 of 3 that were verified are damaged or not ours, in \S+: cc; the next run that wants"
 
@@ -252,6 +252,7 @@ def test_a_server_that_does_not_answer_is_told(
     (line,) = [line for line in lines if not line.startswith("ok ")]
     assert status == 1
     assert line.startswith(f"look  store      the tracking store http://127.0.0.1:{port} does not answer")
+    assert line.endswith("; start it, or correct or unset MLFLOW_TRACKING_URI")
     assert "secret" not in line
 
 
@@ -268,25 +269,24 @@ def test_time_bounds_what_is_verified_unless_all_is_wanted(
     assert looked(sick, capsys, thorough=True)[0] == 1
 
 
+def start_orphan(root: Path) -> int:
+    """A process that looks like a server of a root, started by a shell that has ended since; its number."""
+    command = f"{sys.executable} -c 'import time; time.sleep(60)' flows/server.py >/dev/null 2>&1 & echo $!"
+    environ = {"LAYERWISE_ROOT": str(root), "PATH": os.environ["PATH"]}
+    return int(subprocess.run(["sh", "-c", command], env=environ, capture_output=True, check=True).stdout)
+
+
 @pytest.fixture
 def orphan(sick: Path) -> Iterator[int]:
-    """A process that looks like a server of the root, started by a shell that has ended since."""
-    command = f"{sys.executable} -c 'import time; time.sleep(60)' flows/server.py & echo $!"
-    started = subprocess.run(
-        ["sh", "-c", command],
-        env={"LAYERWISE_ROOT": str(sick), "PATH": os.environ["PATH"]},
-        stdout=(out := (sick / "pid").open("w")),
-        check=True,
-    )
-    out.close()
-    assert started.returncode == 0
-    pid = int((sick / "pid").read_text())
-    yield pid
-    os.kill(pid, 9)
+    """A server of the root that has lost its parent, beside one of another root."""
+    started = [start_orphan(sick), start_orphan(sick / "other")]
+    yield started[0]
+    for pid in started:
+        os.kill(pid, 9)
 
 
 def test_a_server_without_its_parent_is_told(sick: Path, capsys: pytest.CaptureFixture[str], orphan: int) -> None:
-    """Its process is named, with the command that ends it; one whose parent is there is not."""
+    """Its process is named, with the command that ends it; one whose parent is there is not, nor another root's."""
     command = [sys.executable, "-c", "import time; time.sleep(60)", "flows/server.py"]
     with subprocess.Popen(command, env={"LAYERWISE_ROOT": str(sick)}) as child:
         status, lines = looked(sick, capsys)

@@ -81,3 +81,16 @@ def test_every_stage_has_a_row() -> None:
     shared = table[table["arm"] == "same"].drop(columns="arm").reset_index(drop=True)
     assert shared.equals(table[table["arm"] == "tuned"].drop(columns="arm").reset_index(drop=True))
     assert set(table["last_seed"]) == {1}
+
+
+def test_memory_holds_one_block_of_seeds() -> None:
+    """Arms share stages within a block; with the next block the results of the last are let go."""
+    study = small(depth=1, seeds=12, arms={"one": "greedy", "two": "greedy"}, training={"epochs": 1})
+    memory = answers.Memory()
+    ledger = Ledger(memory)
+    held = [
+        (depth.block.arm, depth.block.seeds[0], len(memory.results))
+        for depth in answers.depths(study, datasets.generate(study.data), steps=ledger)
+    ]
+    assert held == [("one", 0, 2), ("two", 0, 2), ("one", 10, 2), ("two", 10, 2)]
+    assert [row["finished"] for row in ledger.rows[:2]] == [row["finished"] for row in ledger.rows[2:4]]

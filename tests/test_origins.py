@@ -60,7 +60,16 @@ def tracked(study: Study, document: dict[str, Any] | None = None, repeat: str = 
     info = RunInfo("r" * 32, "1", "ada", "FINISHED", 0, 1, "active")
     data = RunData(tags=[RunTag(key, value) for key, value in known.items() if value is not None])
     digest = datasets.generate(study.data).digest
-    return Tracked(Run(info, data), document or study.canonical(), EMPTY, EMPTY, None, None, digest)
+    return Tracked(
+        Run(info, data),
+        document or study.canonical(),
+        metrics=EMPTY,
+        table=EMPTY,
+        verdicts=None,
+        differences=None,
+        costs=None,
+        data_digest=digest,
+    )
 
 
 # --- code ---------------------------------------------------------------------------------------------------
@@ -238,6 +247,29 @@ def test_a_function_with_the_recorded_content_is_called(loaded: Tracked, root: P
     study, _ = origins.study_of(loaded, Allowed())
     assert study.digest() == loaded.run.data.tags["layerwise.digest"]
     assert called(root)
+
+
+def test_another_folder_that_the_tracker_names_is_not_looked_in(loaded: Tracked, root: Path) -> None:
+    """Neither the function nor anything that its module imports is taken from there."""
+    (root / "elsewhere").mkdir()
+    (root / "elsewhere" / "own_rows.py").write_text("open('hostile', 'w').close()\n" + LOADER)
+    loaded.document["data"]["folder"] = str(root / "elsewhere")
+    datasets.reading._read.cache_clear()
+    origins.study_of(loaded, Allowed())
+    assert called(root)
+    assert not (root / "hostile").exists()
+    assert str(root / "elsewhere") not in sys.path
+
+
+def test_functions_are_found_wherever_a_study_names_them() -> None:
+    """In layers, heads, arms and inputs, and as a loader; what the functions are given is theirs."""
+    layer = {"kind": "custom", "function": "own:gated", "options": {"function": "tanh", "loader": "x"}}
+    document = small_document(
+        data={"source": "loader", "loader": "own:load", "options": {"function": "y"}},
+        network={"layers": [layer], "head": [{**layer, "function": "own:head"}]},
+        arms={"wide": {"network": {"inputs": {"a": {"layers": [{**layer, "function": "own:wide"}]}}}}},
+    )
+    assert origins.functions(document) == ["own:gated", "own:head", "own:load", "own:wide"]
 
 
 def gone(root: Path, _: Tracked) -> str:

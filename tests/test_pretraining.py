@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import layerwise
-from layerwise import answers, datasets, engine, identity, models, network, pretraining, stages
+from layerwise import datasets, engine, identity, models, network, pretraining, stages
 from layerwise.answers import Memory
 from layerwise.stages import Block, Depth
 from tests.studies import small
@@ -337,7 +337,7 @@ def test_more_seeds_leave_finished_blocks_as_they_are():
     assert identity.greedy_digest(few, 1, "") == identity.greedy_digest(first, 1, "")
     assert (few.reported, first.reported, second.reported) == (3, 10, 2)
     depth = next(pretraining.depths(second, datasets.generate(study.data)))
-    assert [row["seed"] for row in answers.rows(depth)] == [10, 11]
+    assert [row["seed"] for row in depth.records()] == [10, 11]
 
 
 def test_adding_a_layer_costs_the_same_at_every_depth(monkeypatch: pytest.MonkeyPatch):

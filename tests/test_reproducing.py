@@ -5,20 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from flows import environment
 from flows.reproducing import Allowed, reproduce_command
 from layerwise import engine, pretraining
-from layerwise.study import Study, parse
+from layerwise.study import Study, StudyError, parse
+from tasks.results import ResultFolder, read_back
+from tasks.tracking.answers import stored_answer
 from tests.studies import small, small_document
-from tests.test_cli import and_modules, ask, database, layerwise
+from tests.test_cli import and_modules, database
 from tests.test_flow import Lab, lab  # noqa: F401 - the fixture
 
 HERE = Allowed(other_code=not (Path(__file__).resolve().parents[1] / ".git").exists())
@@ -125,6 +131,7 @@ def test_the_verdict_is_added_to_the_run(lab: Lab, asked: Study, reproduce: Call
     assert record["compared"] == {"scores": 84, "digests": 10, "models": 6, "stages": 4}
     assert record["made_by"]["layerwise.version.numpy"] == np.__version__
     assert record["at"] == tags["layerwise.reproduced_at"]
+    assert stored_answer(lab.client, after).missing == ()
 
 
 OTHERS = {
@@ -175,6 +182,70 @@ def test_a_repeat_is_reproduced_by_its_name(lab: Lab, asked: Study, reproduce: C
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("Reproducing reproduced:again, run ")
     assert ended.out.splitlines()[-1].startswith("EXACT (R0): 84 scores")
+
+
+def test_a_run_without_a_ledger_is_compared_by_the_rest(
+    asked: Study, reproduce: Callable[..., Ended], change: Callable[..., int]
+) -> None:
+    """Runs from before there were ledgers have scores and models, and say no more than that."""
+    assert change("DELETE FROM tags WHERE key = 'layerwise.artifact.stages.csv'") > 0
+    ended = reproduce(asked.name)
+    assert ended.status == 0
+    assert ended.out.splitlines()[-1] == "EXACT (R0): 84 scores and outcomes, 6 models and 0 stages, all equal."
+
+
+OWN_LAYER = "import keras\n\n\ndef gated(units=4):\n    return [keras.layers.Dense(units), keras.layers.ReLU()]\n"
+
+
+@pytest.mark.slow
+def test_own_data_and_layers_are_reproduced(
+    lab: Lab,  # noqa: F811
+    tmp_path: Path,
+    reproduce: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A table and a function of the user's are found by their content, and named before they are used."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_gate.py").write_text(OWN_LAYER)
+    rows = "".join(f"{number % 7},{number % 5},{'yes' if number % 3 else 'no'}\n" for number in range(60))
+    (tmp_path / "rows.csv").write_text("a,b,answer\n" + rows)
+    network = {"layers": [{"kind": "custom", "function": "own_gate:gated", "options": {"units": 3}}]}
+    data = {"source": "table", "path": "rows.csv", "target": "answer", "scaling": "standard"}
+    study = parse(
+        small_document(name="own", data=data, network=network, seeds=2, training={"epochs": 2, "batch_size": 8})
+    )
+    assert lab.run(study).failures == {}
+    ended = reproduce("own")
+    assert (ended.status, ended.err) == (0, "")
+    assert f"code of your own: own_gate:gated, in {tmp_path / 'own_gate.py'}\n" in ended.out
+    assert ended.out.splitlines()[-1].startswith("EXACT (R0): ")
+    (tmp_path / "own_gate.py").write_text(OWN_LAYER.replace("units=4", "units=5"))
+    with pytest.raises(StudyError, match=r"own_gate\.py is not the code that the run was made with"):
+        reproduce("own")
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_run_carries_the_ledger_of_its_stages(lab: Lab) -> None:  # noqa: F811
+    """A row for each stored stage, under the digest it is stored by; going through the run again changes no byte."""
+    before = set(lab.written())
+    study = small(name="ledger", depth=2, seeds=12)
+    lab.run(study, "afresh")
+    (run,) = lab.runs(study, "study", "afresh")
+    table = pd.read_csv(lab.artifact(run, "stages.csv"))
+    assert set(table["digest"]) == set(lab.written()) - before  # the data are stored since the first study of them
+    assert table[["first_seed", "last_seed", "stage", "depth"]].to_numpy().tolist() == [
+        [first, last, stage, depth]
+        for first, last in ((0, 9), (10, 11))
+        for depth, trained in ((1, "base"), (2, "add_layer"))
+        for stage in (trained, "evaluate")
+    ]
+    for digest, finished in zip(table["digest"], table["finished"], strict=True):
+        assert read_back(digest, ResultFolder(folder=str(environment.results_folder(lab.root)))).finished == finished
+    rows, artifact = lab.rows(), lab.artifact(run, "stages.csv").read_bytes()
+    lab.run(study, "afresh")
+    assert lab.artifact(run, "stages.csv").read_bytes() == artifact
+    assert {name: count for name, count in lab.rows().items() if count != rows[name]} == {}
 
 
 # --- not exact ----------------------------------------------------------------------------------------------
@@ -347,39 +418,31 @@ def test_what_fails_in_the_middle_is_one_line(
     assert ended.err == "layerwise: reproduced: computing it again failed: MemoryError: no room.\n"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root in which a study was run by the command."""
-    root = tmp_path_factory.mktemp("finished")
-    (root / "study.yaml").write_text(json.dumps(small_document(depth=1, seeds=2)))
-    ended = layerwise(root, "run", "study.yaml")
-    assert ended.status == 0, ended.err
-    return root
-
-
-def test_the_command_reproduces_in_a_process_of_its_own(finished: Path) -> None:
-    """Without Prefect, from the tracking store alone: the study file and the stored results are gone."""
-    (finished / "study.yaml").rename(finished / "moved.yaml")
-    (finished / ".layerwise" / "results").rename(finished / "moved")
+def test_the_command_reproduces_in_a_process_of_its_own(lab: Lab, asked: Study) -> None:  # noqa: F811
+    """Without Prefect, and from the tracking store alone: the stored results are elsewhere."""
+    results = environment.results_folder(lab.root)
+    results.rename(lab.root / "elsewhere")
     options = ["--allow-other-code"] if HERE.other_code else []
-    ended, loaded = and_modules(finished, "reproduce", "small", *options)
+    try:
+        ended, loaded = and_modules(lab.root, "reproduce", asked.name, *options)
+    finally:
+        shutil.rmtree(results, ignore_errors=True)
+        (lab.root / "elsewhere").rename(results)
     assert (ended.status, ended.err, loaded) == (0, "", {"tensorflow", "keras", "mlflow"})
-    assert ended.out.splitlines()[-1] == "EXACT (R0): 28 scores and outcomes, 2 models and 2 stages, all equal."
+    assert ended.out.splitlines()[-1] == "EXACT (R0): 84 scores and outcomes, 6 models and 4 stages, all equal."
 
 
-def test_refusals_load_no_tensorflow(finished: Path) -> None:
+def test_refusals_load_no_tensorflow(lab: Lab, asked: Study, change: Callable[..., int]) -> None:  # noqa: F811
     """Other code is refused before TensorFlow or Prefect are loaded, and nothing is written to the run."""
-    with closing(sqlite3.connect(database(finished))) as store:
-        store.execute("UPDATE tags SET value = 'beef' WHERE key = 'layerwise.git_commit'")
-        store.execute("INSERT OR IGNORE INTO tags SELECT 'layerwise.git_commit', 'beef', run_uuid FROM runs")
-        store.commit()
-    before = ask(finished, "SELECT count(*) FROM tags")
-    ended, loaded = and_modules(finished, "reproduce", "small")
+    change("DELETE FROM tags WHERE key = 'layerwise.git_commit'")
+    change("INSERT INTO tags SELECT 'layerwise.git_commit', 'beef', run_uuid FROM runs")
+    before = lab.rows()
+    ended, loaded = and_modules(lab.root, "reproduce", asked.name)
     assert (ended.status, ended.out, loaded) == (2, "", {"mlflow"})
     assert re.fullmatch(
         r"layerwise: the run was made by commit beef, and this c[^\n]+ with --allow-other-code\.\n", ended.err
     )
-    assert ask(finished, "SELECT count(*) FROM tags") == before
+    assert lab.rows() == before
 
 
 def test_a_root_without_runs_is_refused_and_stays_empty(tmp_path: Path) -> None:

@@ -315,11 +315,11 @@ def full(_: int) -> None:
 def test_full_disk_leaves_what_was_there(folder: ResultFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that cannot be written is refused in one line, and leaves the old one and no scraps."""
     folder.write_path(DIGEST, record("old"))
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(results.durable.os, "fsync", full)
     with pytest.raises(ResultProblem) as refusal:
         folder.write_path(DIGEST, record("new"))
     place = f"Cannot store result {DIGEST} in {folder.folder}"
-    assert str(refusal.value) == f"{place}: No space left on device; mend that, and run again."
+    assert str(refusal.value) == f"{place}: No space left on device; free space on that disk, and run again."
     assert folder.read_path(DIGEST) == record("old")
     assert [file.name for file in Path(folder.folder).iterdir()] == [DIGEST]
 
@@ -327,7 +327,7 @@ def test_full_disk_leaves_what_was_there(folder: ResultFolder, monkeypatch: pyte
 def test_record_that_is_there_is_not_written_again(folder: ResultFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing what is there already touches nothing."""
     folder.write_path(DIGEST, record(1))
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(results.durable.os, "fsync", full)
     folder.write_path(DIGEST, record(1))
 
 
@@ -509,7 +509,7 @@ def test_result_that_cannot_be_written_fails_the_stage(
 ) -> None:
     """When the disk refuses the record the stage fails, where Prefect would go on without its result."""
     with monkeypatch.context() as patch:
-        patch.setattr(results.os, "fsync", full)
+        patch.setattr(results.durable.os, "fsync", full)
         with pytest.raises(ResultProblem, match=f"^Cannot store result {DIGEST} in .*: No space left on device;"):
             run(chain, [DIGEST], 3)
     assert run(chain, [DIGEST], 3) == 6

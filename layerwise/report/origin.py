@@ -219,6 +219,13 @@ def _caveats(run: StudyRun) -> Iterator[Pieces]:
     )
     if run.has_best_rule and run.score == "accuracy":
         yield (strong("The best possible rule "), _best_rule(run))
+    if run.study.grow is not None:
+        yield (
+            strong("Growth. "),
+            f"The first {run.study.grow.seeds} seeds settled how deep arms grew, by their validation scores. Claims of"
+            " a depth that they settled are decided by the other seeds; means and intervals here are over all, and at"
+            " that depth the first ones flatter them a little.",
+        )
     if run.study.stop is not None:
         yield (
             strong("Looks. "),

@@ -1,40 +1,25 @@
-"""Reads a finished study back from the store, and checks that nothing of it has gone missing.
+"""Reads a finished study back from the store, and checks that all of it is there as it was published.
 
 This is how a study that is already answered is answered again: without Prefect and without TensorFlow.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import tempfile
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
-from tasks.tracking.publishing import ARTIFACT
+from tasks.tracking.files import stored_file
+from tasks.tracking.manifest import Fault, check_tree, in_words
 from tasks.tracking.registry import CHOSEN, REGISTERED, registered_version
-from tasks.tracking.runs import (
-    ARMS,
-    KIND,
-    MODELS,
-    POINTS,
-    RUN_KEY,
-    SEEDS,
-    STUDY,
-    Identity,
-    count_models,
-    count_points,
-    identity,
-    tree_runs,
-)
+from tasks.tracking.runs import KIND, RUN_KEY, STUDY
+from tasks.tracking.store import taken_as_ours
 
 RESULTS = "results.csv"
 """The artifact of the study run that holds the table of results."""
@@ -54,6 +39,9 @@ REPORT = "report.html"
 REPORT_AS_TEXT = "report.md"
 """The same as Markdown."""
 
+MOST_COLUMNS = 2000
+"""Columns of a table; those of results have about a hundred."""
+
 CLAIM = "layerwise.claim."
 """What the tags of the study run begin with that hold a verdict each."""
 
@@ -65,7 +53,8 @@ class StoredAnswer:
     Attributes:
         table: the table of results; None if it is not there or not as it was published.
         verdicts: what the run found of each claim, as plain JSON; None for a study without claims.
-        missing: what should be there and is not, in words; empty if the answer is complete.
+        missing: what is not there, or not as it was published, in words; empty if the answer is whole.
+        faults: the same, one by one.
         chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
         registered: its version of the registered model of the study's name; empty where it was not registered.
     """
@@ -73,6 +62,7 @@ class StoredAnswer:
     table: pd.DataFrame | None
     verdicts: dict[str, Any] | None = None
     missing: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
     chosen: str = ""
     registered: str = ""
 
@@ -88,30 +78,28 @@ def finished_study_run(client: MlflowClient, study_name: str, run_key: str) -> R
 
 
 def stored_answer(client: MlflowClient, study_run: Run, *, claims: bool = False) -> StoredAnswer:
-    """Results and verdicts, after every run, metric point and model of the tree was found to be there.
+    """Results and verdicts, after every run, metric, model and file of the tree was compared with the manifest.
 
     Args:
         client: the store.
         study_run: as :func:`finished_study_run` returns it.
         claims: whether the study has claims, so that there must be verdicts.
     """
-    runs = tree_runs(client, study_run.info.experiment_id, study_run.data.tags[RUN_KEY])
-    table, verdicts = stored_table(client, study_run, RESULTS), stored_file(client, study_run, VERDICTS)
-    missing = [*_missing_runs(study_run, runs), *_missing_content(client, study_run.info.experiment_id, runs)]
-    if table is None:
-        missing.append(f"the artifact {RESULTS}")
-    if claims and verdicts is None:
-        missing.append(f"the artifact {VERDICTS}")
-    tags = study_run.data.tags
+    with taken_as_ours(f"what run {study_run.info.run_id} holds"):
+        return _stored_answer(client, study_run, claims=claims)
+
+
+def _stored_answer(client: MlflowClient, study_run: Run, *, claims: bool) -> StoredAnswer:
+    table, verdicts = stored_table(client, study_run, RESULTS), stored_verdicts(client, study_run)
+    faults = check_tree(client, study_run)
+    for path, needed, found in ((RESULTS, True, table), (VERDICTS, claims, verdicts)):
+        if needed and found is None and not any(fault.what == path for fault in faults):
+            faults.append(Fault("study", study_run.info.run_id, "file", "missing", path))
+    tags, missing = study_run.data.tags, in_words(faults)
     if REGISTERED in tags and registered_version(client, tags[STUDY], tags[RUN_KEY]) is None:
-        missing.append(f"the registered model {tags[REGISTERED]}")
-    return StoredAnswer(
-        table,
-        None if verdicts is None else json.loads(verdicts),
-        tuple(missing),
-        tags.get(CHOSEN, ""),
-        tags.get(REGISTERED, "").rpartition("/")[2],
-    )
+        missing += (f"1 registered model missing ({tags[REGISTERED]})",)
+    registered = tags.get(REGISTERED, "").rpartition("/")[2]
+    return StoredAnswer(table, verdicts, missing, tuple(faults), tags.get(CHOSEN, ""), registered)
 
 
 def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | None:
@@ -120,60 +108,26 @@ def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | No
     return None if content is None else table_of(content)
 
 
+def stored_verdicts(client: MlflowClient, run: Run) -> dict[str, Any] | None:
+    """What a run found of each claim, as plain JSON; None if that is not there or not as it was published."""
+    content = stored_file(client, run, VERDICTS)
+    if content is None:
+        return None
+    said = json.loads(content)
+    for one in said["verdicts"]:
+        if not all(isinstance(one[key], str) for key in ("claim", "verdict", "words")):
+            raise ValueError(f"a verdict without words in {VERDICTS}")
+    return said
+
+
 def table_of(content: bytes) -> pd.DataFrame:
-    """A table as it was published: names and digests are text, whatever they look like, and only nothing is missing."""
+    """A table as it was published: names and digests are text, whatever they look like, and only nothing is missing.
+
+    Raises:
+        ValueError: if it is no such table.
+    """
+    columns = content.partition(b"\n")[0].count(b",") + 1
+    if columns > MOST_COLUMNS:
+        raise ValueError(f"{columns:,} columns; at most {MOST_COLUMNS:,} are read")
     text: dict[Hashable, Any] = dict.fromkeys(("arm", "minus", "stage", "digest", "content"), "str")
-    return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""])
-
-
-def stored_file(client: MlflowClient, run: Run, path: str) -> bytes | None:
-    """An artifact of a run; None if it is not there or not as it was published."""
-    digest = run.data.tags.get(ARTIFACT + path)
-    if digest is None:
-        return None
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            content = Path(client.download_artifacts(run.info.run_id, path, scratch)).read_bytes()
-    except (MlflowException, OSError):
-        return None
-    return content if hashlib.sha256(content).hexdigest() == digest else None
-
-
-def _missing_runs(study_run: Run, runs: list[Run]) -> Iterator[str]:
-    found = {identity(run): run for run in runs}
-    absent = [_in_words(who) for who in _expected(study_run.data.tags) if who not in found]
-    open_still = [_in_words(who) for who, run in found.items() if run.info.status != "FINISHED"]
-    if absent:
-        yield f"{len(absent)} runs ({_some(absent)})"
-    if open_still:
-        yield f"the end of {len(open_still)} runs ({_some(open_still)})"
-
-
-def _expected(tags: Mapping[str, str]) -> Iterator[Identity]:
-    yield "study", "", ""
-    for arm in tags.get(ARMS, "").split(","):
-        yield "arm", arm, ""
-        for seed in range(int(tags.get(SEEDS, "0"))):
-            yield "seed", arm, str(seed)
-
-
-def _missing_content(client: MlflowClient, experiment_id: str, runs: list[Run]) -> Iterator[str]:
-    """What runs held when they were closed and do not hold now."""
-    found = count_models(client, experiment_id, [run.info.run_id for run in runs])
-    points = models = 0
-    for run in runs:
-        points += max(0, int(run.data.tags.get(POINTS, "0")) - count_points(client, run))
-        models += max(0, int(run.data.tags.get(MODELS, "0")) - found[run.info.run_id]["READY"])
-    if points:
-        yield f"{points} metric points"
-    if models:
-        yield f"{models} models"
-
-
-def _in_words(who: Identity) -> str:
-    kind, arm, seed = who
-    return f"{arm} seed {seed}" if kind == "seed" else arm or kind
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""], index_col=False)

@@ -18,7 +18,7 @@ def only_of_deleted(client: MlflowClient) -> set[str]:
         TrackingError: if it cannot be known what a run that is there has used: one that was not finished has no
             ledger yet, and may go on from any result.
     """
-    with failures_in_one_line("reading what runs have used"):
+    with failures_in_one_line("reading what runs have used", client.tracking_uri):
         experiments = [one.experiment_id for one in client.search_experiments(view_type=ViewType.ALL)]
         deleted = _study_runs(client, experiments, ViewType.DELETED_ONLY)
         used = [_used(client, run) for run in deleted]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -32,20 +34,22 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 
-from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, search_models
+from tasks import durable
+from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, write_all, write_artifact
+from tasks.tracking.manifest import FILES, MANIFEST, Content, damaged_files, manifest
+from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, models_of
 from tasks.tracking.store import TrackingError, failures_in_one_line
 from tasks.tracking.templates import ModelTemplate
 
 T = TypeVar("T")
 
 DEPTH = "layerwise.depth"
-ARTIFACT = "layerwise.artifact."
-"""Prefix of tags that name an artifact's SHA-256; written after the file, such a tag vouches for it."""
+
+log = logging.getLogger("layerwise")
 
 MAX_METRICS = 1000
 """Metrics in one request; MLflow accepts no more."""
@@ -90,10 +94,11 @@ class SeedModel:
 
 @dataclass
 class _Held:
-    """What a run holds already."""
+    """What a run holds already, and where its artifacts are."""
 
     points: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
     outputs: set[str] = field(default_factory=set)
+    place: str | None = None
     datasets: set[tuple[str, str]] = field(default_factory=set)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -114,6 +119,7 @@ class Publisher:
         self.tree = tree
         self._held: dict[str, _Held] = {}
         self._models: dict[str, dict[str, LoggedModel]] = {}
+        self._published: dict[str, Content] = defaultdict(Content)
         self._lock = threading.RLock()
 
     def metrics(self, run_id: str, points: Iterable[Point]) -> int:
@@ -122,11 +128,13 @@ class Publisher:
         Raises:
             TrackingError: if the run holds another value at the same key and step.
         """
+        points = list(points)
         with self._publishing(f"metrics on run {run_id}"):
             missing = self._missing(run_id, points)
             for batch in _batches(missing):
                 self.client.log_batch(run_id, metrics=[_metric(point) for point in batch])
                 self._remember(run_id, batch)
+            self._list_points(run_id, points)
             return len(missing)
 
     def models(self, models: Sequence[SeedModel]) -> list[str]:
@@ -143,25 +151,36 @@ class Publisher:
                 by_run[model.run_id].append(model)
             self._learn(by_run)
             self._learn_models(by_run)
-            for run_id, of_run in by_run.items():
-                self._publish_models(run_id, of_run)
+            self._publish_models(by_run)
             return [self._models[model.run_id][model.name].model_id for model in models]
 
     def file(self, run_id: str, path: str, content: bytes) -> bool:
         """Publish an artifact at a relative path; returns whether it was sent. Equal content is sent once."""
         with self._publishing(path):
-            digest = hashlib.sha256(content).hexdigest()
-            place = PurePosixPath(path)
-            folder = None if place.parent == PurePosixPath() else str(place.parent)
-            tags = self._of(run_id).tags
-            if tags.get(ARTIFACT + path) == digest and self._stands(run_id, path, folder):
+            self._published[run_id].artifacts.add(path)
+            digest, held = hashlib.sha256(content).hexdigest(), self._of(run_id)
+            folder = local_path(held.place)
+            vouched = held.tags.get(ARTIFACT + path) == digest
+            if vouched and (self._is_listed(run_id, path) if folder is None else read_below(folder, path) == content):
                 return False
-            with tempfile.TemporaryDirectory() as scratch:
-                local = Path(scratch) / place.name
-                local.write_bytes(content)
-                self.client.log_artifact(run_id, str(local), folder)
+            if folder is None:
+                self._send(run_id, path, content)
+            else:
+                if vouched:
+                    log.warning("Artifact %s of run %s was not as published, and is written again.", path, run_id)
+                write_artifact(require_inside(folder, self._store), path, content)
             self.tags(run_id, {ARTIFACT + path: digest})
             return True
+
+    @cached_property
+    def _store(self) -> str:
+        """Where the experiment keeps its artifacts."""
+        return self.client.get_experiment(self.tree.experiment_id).artifact_location
+
+    def manifest(self) -> bool:
+        """Publish the list of all that this process published or found published; returns whether it was sent."""
+        with self._lock:
+            return self.text(self.tree.study_run_id, MANIFEST, manifest(self.tree, self._published))
 
     def text(self, run_id: str, path: str, content: str) -> bool:
         """Publish a text as an artifact, UTF-8."""
@@ -241,8 +260,14 @@ class Publisher:
 
     @contextmanager
     def _publishing(self, what: str) -> Generator[None]:
-        with self._lock, failures_in_one_line(f"publishing {what}"):
-            yield
+        with self._lock, failures_in_one_line(f"publishing {what}", self.client.tracking_uri):
+            try:
+                yield
+            except BaseException:
+                # A request that failed may have been carried out all the same, so runs and models are read again.
+                self._held.clear()
+                self._models.clear()
+                raise
 
     def _of(self, run_id: str) -> _Held:
         self._learn([run_id])
@@ -264,31 +289,18 @@ class Publisher:
                 )
 
     def _read(self, run: Run) -> _Held:
-        held = _Held(tags=dict(run.data.tags))
+        held = _Held(tags=dict(run.data.tags), place=run.info.artifact_uri)
         for key in run.data.metrics:
             for metric in self.client.get_metric_history(run.info.run_id, key):
                 held.points[key, metric.step] = (metric.value, metric.timestamp)
-        if run.outputs:
-            held.outputs.update(output.model_id for output in run.outputs.model_outputs)
+        held.outputs.update(_outputs(run))
         if run.inputs:
             held.datasets.update((used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs)
         return held
 
     def _learn_models(self, run_ids: Iterable[str]) -> None:
         unread = [run_id for run_id in run_ids if run_id not in self._models]
-        for run_id in unread:
-            self._models[run_id] = {}
-        for model in search_models(self.client, self.tree.experiment_id, unread):
-            of_run = self._models[model.source_run_id]
-            other = of_run.get(model.name)
-            # A request that a server answered too late may have been sent twice: of two, one is dropped.
-            if other is None:
-                of_run[model.name] = model
-            elif other.status == "READY" or model.status != "READY":
-                self.client.delete_logged_model(model.model_id)
-            else:
-                self.client.delete_logged_model(other.model_id)
-                of_run[model.name] = model
+        self._models |= models_of(self.client, self.tree.experiment_id, unread)
 
     def _missing(self, run_id: str, points: Iterable[Point]) -> list[Point]:
         held = self._of(run_id).points
@@ -310,18 +322,25 @@ class Publisher:
         held = self._held[run_id].points
         held.update({(point.key, point.step): (float(point.value), point.timestamp) for point in points})
 
-    def _publish_models(self, run_id: str, models: Sequence[SeedModel]) -> None:
-        """READY comes last: everything before it stands. What a kill left PENDING is done again."""
-        unfinished = [model for model in models if not self._is_ready(model)]
-        for model in unfinished:
-            self._missing(run_id, model.points)  # a metric that differs is refused before anything is written
-        for model in unfinished:
-            self._write(model, self._create(model))
-        self._link_outputs(run_id, unfinished)
-        self._link_points(run_id, unfinished)
-        for model in unfinished:
+    def _publish_models(self, by_run: Mapping[str, Sequence[SeedModel]]) -> None:
+        """READY comes last: everything before it stands, on disk too. What a kill left PENDING is done again."""
+        unfinished = {
+            run_id: [model for model in models if not self._is_ready(model)] for run_id, models in by_run.items()
+        }
+        for run_id, models in unfinished.items():
+            for model in models:
+                self._missing(run_id, model.points)  # a metric that differs is refused before anything is written
+        places = [self._write(model) for models in unfinished.values() for model in models]
+        if any(places):
+            durable.settle(next(filter(None, places)))
+        for run_id, models in unfinished.items():
+            self._link_outputs(run_id, models)
+            self._link_points(run_id, models)
             of_run = self._models[run_id]
-            of_run[model.name] = self.client.finalize_logged_model(of_run[model.name].model_id, "READY")
+            for model in models:
+                of_run[model.name] = self.client.finalize_logged_model(of_run[model.name].model_id, "READY")
+        for run_id, models in by_run.items():
+            self._list_models(run_id, models)
 
     def _is_ready(self, model: SeedModel) -> bool:
         known = self._models[model.run_id].get(model.name)
@@ -334,50 +353,69 @@ class Publisher:
                 " or compute afresh with --repeat."
             )
         self.metrics(model.run_id, model.points)
+        if damaged := damaged_files(known):
+            log.warning(
+                "Model %s of run %s was not as published (%s), and is written again.",
+                model.name,
+                model.run_id,
+                ", ".join(damaged),
+            )
+            if place := self._write(model):
+                durable.settle(place)
         return True
 
-    def _create(self, model: SeedModel) -> LoggedModel:
-        known = self._models[model.run_id].get(model.name)
+    def _write(self, model: SeedModel) -> Path | None:
+        """Write a model's folder under its own id; returns where, if that is on this machine."""
+        folder = model.template.folder(model.weights, model.preparation)
+        known = self._create(model, folder.digests())
+        files = folder.named(model_id=known.model_id, run_id=model.run_id, location=known.artifact_location)
+        # The client's log_model_artifacts would ask the store where the model lives, then copy: 4 ms more.
+        if place := local_path(known.artifact_location):
+            write_all(require_inside(place, self._store), files)
+            return place
+        with tempfile.TemporaryDirectory() as scratch:
+            write_all(Path(scratch), files)
+            get_artifact_repository(known.artifact_location, tracking_uri=self.client.tracking_uri).log_artifacts(
+                scratch
+            )
+        return None
+
+    def _create(self, model: SeedModel, files: Mapping[str, str]) -> LoggedModel:
+        """The model in the store, with the digests of its weights and of the files that are about to be written."""
+        of_run, tags = self._models[model.run_id], self._model_tags(model, files)
+        known = of_run.get(model.name)
         if known is None:
             known = self.client.create_logged_model(
-                self.tree.experiment_id, model.name, source_run_id=model.run_id, tags=self._model_tags(model)
+                self.tree.experiment_id, model.name, source_run_id=model.run_id, tags=tags
             )
-            self._models[model.run_id][model.name] = known
-        elif known.tags.get(DIGEST) != model.digest:  # never finished: its weights were never anyone's
-            self.client.set_logged_model_tags(known.model_id, {DIGEST: model.digest})
+        elif changed := {key: value for key, value in tags.items() if known.tags.get(key) != value}:
+            # Never finished, or its files are damaged: what it held was never, or is no longer, anyone's.
+            self.client.set_logged_model_tags(known.model_id, changed)
+            known.tags.update(changed)
+        of_run[model.name] = known
         return known
 
-    def _model_tags(self, model: SeedModel) -> dict[str, str]:
-        tags = {RUN_KEY: self.tree.run_key, DEPTH: str(model.step), DIGEST: model.digest}
+    def _model_tags(self, model: SeedModel, files: Mapping[str, str]) -> dict[str, str]:
+        tags = {RUN_KEY: self.tree.run_key, DEPTH: str(model.step), DIGEST: model.digest, FILES: json.dumps(files)}
         if model.run_id in self.tree.seed_of:
             arm, seed = self.tree.seed_of[model.run_id]
             tags |= {ARM: arm, SEED: str(seed)}
         return tags
 
-    def _write(self, model: SeedModel, known: LoggedModel) -> None:
-        location = known.artifact_location
-        files = model.template.folder(
-            model.weights,
-            model_id=known.model_id,
-            run_id=model.run_id,
-            location=location,
-            preparation=model.preparation,
-        )
-        # The client's log_model_artifacts would ask the store where the model lives, then copy: 4 ms more.
-        if is_local_uri(location):
-            _write_files(Path(local_file_uri_to_path(location)), files)
-            return
-        with tempfile.TemporaryDirectory() as scratch:
-            _write_files(Path(scratch), files)
-            get_artifact_repository(location, tracking_uri=self.client.tracking_uri).log_artifacts(scratch)
-
     def _link_outputs(self, run_id: str, models: Sequence[SeedModel]) -> None:
         linked = self._of(run_id).outputs
         ids = {self._models[run_id][model.name].model_id: model.step for model in models}
         absent = [LoggedModelOutput(model_id, step) for model_id, step in ids.items() if model_id not in linked]
-        if absent:  # MLflow inserts blindly: sending a link twice fails
+        if not absent:
+            return
+        try:
             self.client.log_outputs(run_id, absent)
-            linked.update(output.model_id for output in absent)
+        except MlflowException:
+            # MLflow inserts blindly: a request that was answered too late, and so sent twice, fails.
+            run = self.client.get_run(run_id)
+            if not {output.model_id for output in absent} <= _outputs(run):
+                raise
+        linked.update(output.model_id for output in absent)
 
     def _link_points(self, run_id: str, models: Sequence[SeedModel]) -> None:
         """Send metrics with the model they describe; the run and the model receive them in one request."""
@@ -396,15 +434,36 @@ class Publisher:
             self.client.log_batch(run_id, metrics=[metric for _, metric in batch])
             self._remember(run_id, [point for point, _ in batch])
 
-    def _stands(self, run_id: str, path: str, folder: str | None) -> bool:
+    def _is_listed(self, run_id: str, path: str) -> bool:
+        folder = _parent(path)
         return any(item.path == path for item in self.client.list_artifacts(run_id, folder))
 
+    def _send(self, run_id: str, path: str, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            local = Path(scratch) / PurePosixPath(path).name
+            local.write_bytes(content)
+            self.client.log_artifact(run_id, str(local), _parent(path))
 
-def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    for parent in {str(PurePosixPath(name).parent) for name in files}:
-        (folder / parent).mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    def _list_points(self, run_id: str, points: Iterable[Point]) -> None:
+        for point in points:
+            if math.isfinite(point.value):
+                self._published[run_id].metrics[point.key][point.step] = float(point.value)
+
+    def _list_models(self, run_id: str, models: Iterable[SeedModel]) -> None:
+        for model in models:
+            self._list_points(run_id, model.points)
+            linked = sum(math.isfinite(point.value) for point in model.points)
+            self._published[run_id].models[model.name] = (model.digest, linked)
+
+
+def _parent(path: str) -> str | None:
+    """The folder of an artifact, as MLflow wants it said."""
+    parent = PurePosixPath(path).parent
+    return None if parent == PurePosixPath() else str(parent)
+
+
+def _outputs(run: Run) -> set[str]:
+    return {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
 
 
 def _metric(point: Point, timestamp: int | None = None, model_id: str | None = None) -> Metric:

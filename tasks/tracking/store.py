@@ -23,6 +23,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from tasks import durable
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -32,12 +34,30 @@ LOCK_SECONDS = 120.0
 BUSY_SECONDS = 20.0
 """How long to wait for a writer to let go of the store."""
 
+FROM_RESULTS = (
+    "put a copy in its place, or move it away with its -wal and -shm files and run again: a new one is made, from the"
+    " results in .layerwise, without training."
+)
+"""What to do about a damaged store."""
+
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs"}
 _NOISY_LOGGERS = ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "urllib3.connectionpool")
 
 
+PROBE_SECONDS = 5.0
+"""How long to wait for a server's sign of life."""
+
+
 class TrackingError(RuntimeError):
     """The tracking store cannot do what was asked; its message is one line: received, expected, remedy."""
+
+
+class TrackerAway(TrackingError):
+    """The tracking store does not answer, or takes nothing just now: the same request may succeed a little later."""
+
+
+class StoreFull(TrackingError):
+    """The disk of the store is full; what was asked may well be right."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +95,26 @@ def artifact_root(root: Path) -> Path:
     return root.absolute() / "mlruns" / "artifacts"
 
 
+def file_of(root: Path) -> Path:
+    """The file of a store that is SQLite, whether it is there or not."""
+    return _path_of(store_uri(root))
+
+
 def is_new(root: Path) -> bool:
     """Whether the store is a file that is not there yet, so that nothing can have been tracked in it."""
     uri = store_uri(root)
     return uri.startswith("sqlite:") and not _path_of(uri).exists()
+
+
+def answers(root: Path) -> bool:
+    """Whether the store is there and takes requests; one that refuses them answers as well."""
+    try:
+        open_store(root)
+    except TrackerAway:
+        return False
+    except TrackingError:
+        return True
+    return True
 
 
 def open_store(root: Path) -> MlflowClient:
@@ -89,8 +125,9 @@ def open_store(root: Path) -> MlflowClient:
             ``<root>/.layerwise``.
 
     Raises:
-        TrackingError: if the store cannot be created, written or reached, is no MLflow store, or was made by
-            another version of MLflow than this one.
+        TrackerAway: if it does not answer, or another process keeps it locked.
+        TrackingError: if the store cannot be created or written, does not let us in, is no MLflow store, or was made
+            by another version of MLflow than this one.
     """
     uri = store_uri(root)
     if uri.startswith("sqlite:"):
@@ -117,21 +154,56 @@ def open_existing_store(root: Path) -> MlflowClient:
 
 
 @contextmanager
-def failures_in_one_line(doing: str) -> Generator[None]:
+def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
     """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.
 
     Args:
         doing: what was being done, as in ``"closing the runs"``.
+        uri: of the store. What is said of one that is :class:`TrackerAway` is the same, whatever was being done.
     """
     from mlflow.exceptions import MlflowException
+
+    from tasks.tracking.absence import absence
 
     try:
         with _quiet():  # MLflow logs a database's failure with its traceback, then raises it
             yield
     except (MlflowException, OSError) as error:
-        words = getattr(error.__cause__, "orig", None) or error  # the database's own words, if it was the database
-        reason = str(words).strip().splitlines()[0]
-        raise TrackingError(f"{doing} failed: {reason[:300]}; mend it and run again, and it goes on there.") from error
+        if durable.is_full(error):  # said once, whatever was being done
+            words = f"the disk of the tracking store is full ({_reason(error)})"
+            raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
+        if away := absence(error):
+            raise TrackerAway(f"the tracking store {_shown(uri)} {away}") from error
+        remedy = "mend it and run again, and it goes on there."
+        raise TrackingError(
+            f"{doing} failed: {_reason(error)}; {FROM_RESULTS if 'malformed' in str(error) else remedy}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why something failed, in the database's own words if it was the database."""
+    words = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+    return (getattr(words, "strerror", None) or str(words).strip().splitlines()[0])[:300]
+
+
+def _kind_of(error: BaseException) -> type[TrackingError]:
+    return StoreFull if durable.is_full(error) else TrackingError
+
+
+@contextmanager
+def taken_as_ours(what: str) -> Generator[None]:
+    """Turn what is raised meanwhile by content that is not as Layerwise writes it into a :class:`TrackingError`.
+
+    A tracker may hold anything: whoever may write to it can change a table and the digest that vouches for it.
+
+    Args:
+        what: was read, as in ``"study.yaml of run 1d1d"``.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise TrackingError(f"{what} is not what Layerwise writes ({reason}); see who changed it.") from error
 
 
 def check_database(root: Path) -> Database:
@@ -140,7 +212,7 @@ def check_database(root: Path) -> Database:
     Raises:
         TrackingError: if it cannot be read, or was made by another version of MLflow than this one.
     """
-    path = _path_of(store_uri(root))
+    path = file_of(root)
     _require_revision(path, _inspect(path, write_ahead=False))
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
@@ -182,22 +254,40 @@ def _open_remote(uri: str) -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    from tasks.tracking.absence import absence
+
     try:
         with _quiet():
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
+            _probe(client)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        shown = _without_password(uri)
+        shown = _shown(uri)
+        if away := absence(error):
+            raise TrackerAway(f"the tracking store {shown} {away}") from None
         reason = str(error).replace(uri, shown).splitlines()[0]
         raise TrackingError(
-            f"the tracking store {shown} does not answer ({reason[:200]});"
-            " start it, or correct or unset MLFLOW_TRACKING_URI."
+            f"the tracking store {shown} cannot be used ({reason[:200]});"
+            " correct or unset MLFLOW_TRACKING_URI, or who you are there."
         ) from None
     return client
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"(?<=://)[^/]*@", "", uri)
+def _probe(client: MlflowClient) -> None:
+    """Ask for something small, once: who wants to try again can do so, and does not wait long to know."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request_safe
+
+    if not is_remote(client):
+        client.search_experiments(max_results=1)
+        return
+    path = "/api/2.0/mlflow/experiments/search"
+    creds, small = get_default_host_creds(client.tracking_uri), {"max_results": "1"}
+    http_request_safe(creds, path, "GET", params=small, max_retries=0, timeout=PROBE_SECONDS)
+
+
+def _shown(uri: str) -> str:
+    """A store as messages name it: the file, or the address without a password."""
+    return str(_path_of(uri)) if uri.startswith("sqlite:") else re.sub(r"(?<=://)[^/]*@", "", uri)
 
 
 def _require_writable(database: Path, artifacts: Path) -> None:
@@ -205,9 +295,10 @@ def _require_writable(database: Path, artifacts: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrackingError(
-                f"{folder} cannot be created ({error.strerror}); runs are tracked there: mend what is in the"
-                " way, or set LAYERWISE_ROOT to another place."
+            remedy = durable.remedy(error) if durable.is_full(error) else "mend what is in the way"
+            raise _kind_of(error)(
+                f"{folder} cannot be created ({error.strerror}); runs are tracked there: {remedy},"
+                " or set LAYERWISE_ROOT to another place."
             ) from None
     for place in (database.parent, artifacts, database):
         if place.exists() and not os.access(place, os.W_OK):
@@ -219,6 +310,9 @@ def _require_writable(database: Path, artifacts: Path) -> None:
 
 def _create(path: Path, root: Path) -> None:
     """Create the schema once, however many processes come first."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
     lock = _creation_lock(path, root)
     try:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -230,8 +324,10 @@ def _create(path: Path, root: Path) -> None:
             f"{path} is being created for more than {LOCK_SECONDS:.0f} s by a process that holds {lock};"
             " end that process, and run again."
         ) from None
-    except OSError as error:
-        raise TrackingError(f"{path} cannot be created ({error.strerror or error}); check space and rights.") from None
+    except (OSError, MlflowException, SQLAlchemyError) as error:
+        raise _kind_of(error)(
+            f"{path} cannot be created ({_reason(error)}); {durable.remedy(error)}, and run again."
+        ) from None
 
 
 def _creation_lock(path: Path, root: Path) -> Path:
@@ -245,11 +341,19 @@ def _create_locked(path: Path, artifacts: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     draft = path.with_name(f".{path.name}.creating")
-    for leftover in path.parent.glob(f"{draft.name}*"):  # of a process killed while creating
-        leftover.unlink()
-    with _quiet():
-        SqlAlchemyStore(_sqlite_uri(draft), str(artifacts)).engine.dispose()
+    _remove(draft)  # of a process killed while creating
+    try:
+        with _quiet():
+            SqlAlchemyStore(_sqlite_uri(draft), str(artifacts)).engine.dispose()
+    except BaseException:
+        _remove(draft)  # it takes space, of which there may be too little
+        raise
     draft.replace(path)
+
+
+def _remove(draft: Path) -> None:
+    for file in draft.parent.glob(f"{draft.name}*"):  # with SQLite's files beside it
+        file.unlink(missing_ok=True)
 
 
 def _inspect(path: Path, *, write_ahead: bool) -> str | None:
@@ -263,8 +367,13 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return row[0] if row else None
     except sqlite3.OperationalError as error:
-        raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
-    except sqlite3.DatabaseError:
+        if "locked" in str(error):
+            raise TrackerAway(f"the tracking store {path} is locked by another process") from None
+        remedy = durable.remedy(error) if durable.is_full(error) else "close what holds it"
+        raise _kind_of(error)(f"{path} cannot be opened ({error}); {remedy}, and run again.") from None
+    except sqlite3.DatabaseError as error:
+        if "malformed" in str(error):
+            raise TrackingError(f"{path} is damaged ({error}); {FROM_RESULTS}") from None
         raise TrackingError(f"{path} is not an SQLite database; move it away, and a new store is made.") from None
 
 

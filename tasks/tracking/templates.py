@@ -28,6 +28,10 @@ from layerwise import raw_rows
 if TYPE_CHECKING:
     import keras
 
+DIGITS = 16
+"""Hexadecimal digits of a digest that is to notice accidents."""
+
+_MLMODEL = "MLmodel"
 _ARCHIVE = "data/model.keras"
 _WEIGHTS = "model.weights.h5"
 _MODEL_ID = "m-" + "5eed" * 8
@@ -70,6 +74,46 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class ModelFolder:
+    """The files of one model by relative path, with placeholders where the store's ids belong."""
+
+    files: Mapping[str, bytes]
+
+    def named(self, *, model_id: str, run_id: str, location: str) -> dict[str, bytes]:
+        """The files as they are stored.
+
+        Args:
+            model_id: the logged model's id.
+            run_id: the run it comes from.
+            location: where its artifacts are kept.
+        """
+        text = self.files[_MLMODEL].decode()
+        for placeholder, value in _ids(model_id, run_id, location):
+            text = text.replace(placeholder, value)
+        return {**self.files, _MLMODEL: text.encode()}
+
+    @classmethod
+    def of_named(cls, files: Mapping[str, bytes], *, model_id: str, run_id: str, location: str) -> ModelFolder:
+        """What :meth:`named` made such files of; others, where somebody changed them."""
+        if _MLMODEL not in files:
+            return cls(files)
+        content = files[_MLMODEL]
+        for placeholder, value in _ids(model_id, run_id, location):
+            content = content.replace(value.encode(), placeholder.encode())
+        return cls({**files, _MLMODEL: content})
+
+    def digests(self) -> dict[str, str]:
+        """A digest of every file, which does not depend on ids, so that it is known before the store gives any."""
+        return {name: hashlib.sha256(content).hexdigest()[:DIGITS] for name, content in sorted(self.files.items())}
+
+
+def _ids(model_id: str, run_id: str, location: str) -> list[tuple[str, str]]:
+    """Placeholders, and what stands in their place: quoted, for an id may look like a number."""
+    known = {_LOCATION: location, _MODEL_ID: model_id, _RUN_ID: run_id}
+    return [(placeholder, json.dumps(value)) for placeholder, value in known.items()]
+
+
+@dataclass(frozen=True)
 class ModelTemplate:
     """One architecture as an MLflow model folder, ready for weights and ids.
 
@@ -109,43 +153,29 @@ class ModelTemplate:
             parts = {name: archive.read(name) for name in archive.namelist()}
         return cls(files, parts, _slots(parts[_WEIGHTS], weights))
 
-    def folder(
-        self,
-        weights: Sequence[np.ndarray],
-        *,
-        model_id: str,
-        run_id: str,
-        location: str,
-        preparation: bytes | None = None,
-    ) -> dict[str, bytes]:
-        """The files of one model's folder by relative path.
+    def folder(self, weights: Sequence[np.ndarray], preparation: bytes | None = None) -> ModelFolder:
+        """The folder of one model.
 
         Args:
             weights: arrays in the order of ``model.weights``.
-            model_id: the logged model's id.
-            run_id: the run it comes from.
-            location: where its artifacts are kept.
             preparation: what turns raw rows into inputs, from :func:`layerwise.raw_rows.packed`.
 
         Raises:
             ValueError: if the weights are not those of the architecture.
         """
-        filled = dict(self.files)
-        text = filled["MLmodel"].decode()
-        for placeholder, value in ((_MODEL_ID, model_id), (_RUN_ID, run_id), (_LOCATION, location)):
-            text = text.replace(placeholder, json.dumps(value))  # quoted: an id may look like a number
-        filled["MLmodel"] = text.encode()
-        filled[_ARCHIVE] = self.keras_archive(weights)
+        filled = {**self.files, _ARCHIVE: self.keras_archive(weights)}
         if preparation is not None:
             filled[f"data/{raw_rows.PREPARATION}"] = preparation
-        return filled
+        return ModelFolder(filled)
 
     def keras_archive(self, weights: Sequence[np.ndarray]) -> bytes:
         """The ``.keras`` file of one model, to be loaded by :func:`keras.saving.load_model`."""
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w") as archive:
             for name, content in self.archive.items():
-                archive.writestr(name, self._filled(weights) if name == _WEIGHTS else content)
+                entry = zipfile.ZipInfo(name)  # of no date: equal weights give equal files
+                entry.external_attr = 0o600 << 16
+                archive.writestr(entry, self._filled(weights) if name == _WEIGHTS else content)
         return stream.getvalue()
 
     def _filled(self, weights: Sequence[np.ndarray]) -> bytes:
@@ -217,7 +247,7 @@ def _serve_raw_rows(place: Path, serving: Serving, tensors: Any) -> None:
     (place / "code").mkdir()
     (place / "code" / f"{module}.py").write_bytes(code)
     (place / "data" / raw_rows.SERVING).write_text(serving.text(), encoding="utf-8")
-    described = Model.load(str(place / "MLmodel"))
+    described = Model.load(str(place / _MLMODEL))
     described.signature = _raw_signature(serving, tensors)
     pyfunc.add_to_model(
         described,
@@ -227,7 +257,7 @@ def _serve_raw_rows(place: Path, serving: Serving, tensors: Any) -> None:
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
-    described.save(str(place / "MLmodel"))
+    described.save(str(place / _MLMODEL))
 
 
 def _raw_signature(serving: Serving, tensors: Any) -> Any:

@@ -24,6 +24,8 @@ from mlflow.types import Schema, TensorSpec
 from layerwise import datasets, raw_rows
 from layerwise.study import Wine
 from tasks import serving
+from tasks.tracking import publishing
+from tasks.tracking.manifest import damaged_files
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.store import TrackingError, store_uri
 from tasks.tracking.templates import ModelTemplate, Serving, default_requirements, raw_row_requirements
@@ -182,7 +184,8 @@ def test_a_folder_is_what_mlflow_would_have_written(template, tmp_path):
         for path in (tmp_path / "theirs").rglob("*")
         if path.is_file()
     }
-    ours = template.folder(model.get_weights(), model_id=stub.model_id, run_id=stub.run_id, location="file:///a b")
+    folder = template.folder(model.get_weights())
+    ours = folder.named(model_id=stub.model_id, run_id=stub.run_id, location="file:///a b")
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"MLmodel", "data/model.keras"}:
         assert ours[name] == theirs[name]
@@ -250,13 +253,8 @@ def test_a_model_of_scaled_arrays_takes_raw_rows(tmp_path):
     model = keras.Sequential([keras.Input((13,)), keras.layers.Dense(3, activation="softmax")])
     fitted = datasets.preparation(spec, data, seed=7, scaling="min_max")
     template = ModelTemplate.of(model, serving=serving.of(SimpleNamespace(kind="classifier", block=ONE_INPUT), data))
-    files = template.folder(
-        model.get_weights(),
-        model_id="m-1",
-        run_id="1",
-        location="x",
-        preparation=raw_rows.packed(fitted.transformer, None),
-    )
+    folder = template.folder(model.get_weights(), raw_rows.packed(fitted.transformer, None))
+    files = folder.named(model_id="m-1", run_id="1", location="x")
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -318,6 +316,7 @@ def test_a_model_says_what_it_is(publisher, client, tree, seed_models):
     run = client.get_run(tree.seed_run("greedy", 1))
     assert (model.name, str(model.status), model.source_run_id) == ("depth-02", "READY", run.info.run_id)
     own = {key.removeprefix("layerwise."): value for key, value in model.tags.items() if "layerwise." in key}
+    assert json.loads(own.pop("files")).keys() == {*seed_models()[0].template.files, "data/model.keras"}
     expected = {"run_key": tree.run_key, "arm": "greedy", "seed": "1", "depth": "2", "digest": "weights-1-2"}
     assert own == expected
     assert {(metric.key, metric.step, metric.value) for metric in model.metrics} == {
@@ -400,6 +399,59 @@ def test_a_kill_while_writing_files_is_repaired(client, tree, seed_models, root,
     np.testing.assert_array_equal(
         mlflow.keras.load_model(f"models:/{pending.model_id}").get_weights()[0], models[0].weights[0]
     )
+
+
+def damaged(folder: Path, name: str, how: str) -> bytes:
+    """Damage a model's file; returns what it was."""
+    file = folder / name
+    whole = file.read_bytes()
+    if how == "gone":
+        file.unlink()
+    else:
+        changed = {"flipped": whole[:50] + bytes([whole[50] ^ 1]) + whole[51:], "cut": whole[:50], "foreign": b"PK"}
+        file.write_bytes(changed[how])
+    return whole
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "foreign", "gone"])
+@pytest.mark.parametrize("name", ["MLmodel", "data/model.keras", "requirements.txt"])
+def test_a_damaged_file_of_a_finished_model_is_written_again(client, tree, seed_models, counts, caplog, name, how):
+    """A file of a READY model that is not as it was published is named, and is then what it was; ids and rows stay."""
+    models = seed_models((1, 2))
+    ids = Publisher(client, tree).models(models)
+    before, folder = counts(), Path(client.get_logged_model(ids[1]).artifact_location.removeprefix("file://"))
+    assert damaged_files(client.get_logged_model(ids[1])) == []
+    whole = damaged(folder, name, how)
+    assert damaged_files(client.get_logged_model(ids[1])) == [name]
+    assert Publisher(client, tree).models(models) == ids
+    assert (counts(), (folder / name).read_bytes()) == (before, whole)
+    assert damaged_files(client.get_logged_model(ids[1])) == []
+    words = f"Model depth-01 of run {models[1].run_id} was not as published ({name}), and is written again."
+    assert caplog.messages == [words]
+    Publisher(client, tree).models(models)
+    assert len(caplog.messages) == 1
+
+
+def test_what_others_put_into_a_models_folder_is_left_alone(client, tree, seed_models):
+    """MLflow itself adds a file to a registered model when it is loaded: that is no damage."""
+    (model_id,) = Publisher(client, tree).models(seed_models(seeds=(0,)))
+    found = client.get_logged_model(model_id)
+    (Path(found.artifact_location.removeprefix("file://")) / "registered_model_meta").write_text("model_name: x")
+    assert damaged_files(found) == []
+
+
+def test_files_reach_the_disk_before_a_model_is_ready(client, tree, seed_models, monkeypatch):
+    """A batch of models is written, then settled on the disk in one request, and only then READY."""
+    events = []
+
+    def noting(name, call):
+        return lambda *arguments, **named: (events.append(name), call(*arguments, **named))[1]
+
+    monkeypatch.setattr(publishing, "write_all", noting("write", publishing.write_all))
+    monkeypatch.setattr(publishing.durable, "settle", noting("settle", publishing.durable.settle))
+    monkeypatch.setattr(client, "finalize_logged_model", noting("ready", client.finalize_logged_model))
+    Publisher(client, tree).models(seed_models((1, 2)))
+    assert events == ["write"] * 4 + ["settle"] + ["ready"] * 4
 
 
 def test_other_weights_under_a_finished_name_are_a_defect(publisher, client, tree, seed_models, counts):

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from tasks import durable
 from tasks.tracking.publishing import Point, Publisher
 from tasks.tracking.store import TrackingError, database_path
 from tests.tracking.conftest import Cut, Killed
@@ -152,14 +153,44 @@ def test_an_artifact_that_was_lost_is_sent_again(publisher, client, tree, root):
 
 
 @pytest.mark.parametrize("answered", [False, True])
-@pytest.mark.parametrize("calls", [1, 2])
-def test_a_kill_while_sending_an_artifact_is_completed(client, tree, counts, calls, answered):
-    """Cut short before or after the file, the next process leaves one file and one digest."""
+def test_a_kill_while_sending_an_artifact_is_completed(client, tree, counts, answered):
+    """Cut short before or after its digest is kept, the next process leaves one file and one digest."""
     with pytest.raises(Killed):
-        Publisher(Cut(client, calls, answered=answered), tree).text(tree.study_run_id, "a.txt", "text")
-    complete = calls == 2 and answered
-    assert Publisher(client, tree).text(tree.study_run_id, "a.txt", "text") is not complete
+        Publisher(Cut(client, 1, answered=answered), tree).text(tree.study_run_id, "a.txt", "text")
+    assert Publisher(client, tree).text(tree.study_run_id, "a.txt", "text") is not answered
     assert counts()["files"] == 1
+
+
+@pytest.mark.parametrize("place", ["fsync", "replace"])
+def test_an_artifact_is_whole_or_as_it_was(client, tree, root, monkeypatch, place):
+    """A process that dies while it writes an artifact leaves the old one; the next leaves the new one and no scrap."""
+    publisher = Publisher(client, tree)
+    publisher.text(tree.study_run_id, "a.txt", "old")
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*{"fsync": (durable.os, "fsync", die), "replace": (Path, "replace", die)}[place])
+        with pytest.raises(Killed):
+            publisher.text(tree.study_run_id, "a.txt", "new")
+    file = next((root / "mlruns").rglob("a.txt"))
+    assert file.read_text() == "old"
+    assert Publisher(client, tree).text(tree.study_run_id, "a.txt", "new") is True
+    assert file.read_text() == "new"
+    assert [path.name for path in file.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"Text"), lambda file: file.write_bytes(b"")])
+def test_an_artifact_that_was_changed_is_written_again(client, tree, root, caplog, damage):
+    """An artifact whose content is no longer what was published is named, and published again."""
+    run_id = tree.study_run_id
+    Publisher(client, tree).text(run_id, "a.txt", "text")
+    file = next((root / "mlruns").rglob("a.txt"))
+    damage(file)
+    assert Publisher(client, tree).text(run_id, "a.txt", "text") is True
+    assert file.read_text() == "text"
+    assert caplog.messages == [f"Artifact a.txt of run {run_id} was not as published, and is written again."]
 
 
 def test_a_table_reads_back_to_the_bit(publisher, client, tree):

@@ -237,8 +237,9 @@ def test_a_version_that_was_deleted_is_missed_and_made_again(
         return stored_answer(client, finished_study_run(client, study.name, tree.run_key))
 
     assert (answer().chosen, answer().registered) == ("greedy, depth 2, seed 1", "1")
-    assert answer().missing == ("the artifact results.csv",)
+    unpublished = "2 files missing (study: manifest.json, study: results.csv)"
+    assert answer().missing == (unpublished,)
     delete(client)
-    assert answer().missing == ("the artifact results.csv", "the registered model models:/small/1")
+    assert answer().missing == (unpublished, "1 registered model missing (models:/small/1)")
     assert register(client, tree, CANDIDATE, study=study.name) in {"1", "2"}
-    assert answer().missing == ("the artifact results.csv",)
+    assert answer().missing == (unpublished,)

@@ -1,0 +1,68 @@
+"""Flow runs in Prefect whose process was killed: nobody else would ever say of them that they have ended.
+
+A run carries its process's name as a tag from the moment it exists. The next run in the same place looks for those
+whose process is gone, and says that they crashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from prefect import tags
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Crashed
+
+from tasks import owners
+
+PROCESS = "process "
+"""What the tag begins with that names a flow run's process."""
+
+FLOWS = ["study", "pilot"]
+UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
+
+
+@contextmanager
+def owned() -> Generator[None]:
+    """Flow runs that begin while the body runs carry this process's name."""
+    with tags(f"{PROCESS}{owners.this_process()}"):
+        yield
+
+
+def close_crashed() -> list[str]:
+    """Say of every flow run whose process is gone, and of its tasks, that they crashed; returns the runs' names."""
+    with get_client(sync_client=True) as client:
+        under_way = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=FLOWS)),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNDER_WAY))),
+        )
+        crashed = [run for run in under_way if owners.is_gone(_owner(run))]
+        for run in crashed:
+            _close(client, run)
+        return [run.name for run in crashed]
+
+
+def _owner(run: FlowRun) -> str:
+    return next((tag.removeprefix(PROCESS) for tag in run.tags if tag.startswith(PROCESS)), "")
+
+
+def _close(client: SyncPrefectClient, run: FlowRun) -> None:
+    said = Crashed(message=f"Process {_owner(run)} ended without a word. The next run went on from what it had stored.")
+    for task in client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY))),
+    ):
+        client.set_task_run_state(task.id, said, force=True)
+    client.set_flow_run_state(run.id, said, force=True)  # last: until then it is found again

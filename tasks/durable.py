@@ -1,0 +1,96 @@
+"""Writing files so that they are whole or not there, whatever ends the process or the machine in between.
+
+A kill is survived by renaming alone. A power cut takes a request to the disk, which costs milliseconds however little
+was written; so there are two: for one file at once, and for all that has been written to a file system.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+"""A temporary file is made anew or written over where it is; a link in its place could lead anywhere."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write(file: Path, content: bytes, *, temporary: Path, mode: int = 0o666) -> None:
+    """Put ``content`` under the name ``file``: after a power cut the old content, the new or no such file is there.
+
+    Args:
+        file: in a folder that exists.
+        content: all of it.
+        temporary: where it is collected, in the same folder; left behind by a kill, by nothing else.
+        mode: the file's permissions, before the process's mask.
+
+    Raises:
+        OSError: if it cannot be written; the old content is there then.
+    """
+    _write(file, content, temporary, mode, sync=True)
+    _sync(file.parent)
+
+
+def write_soon(file: Path, content: bytes, *, temporary: Path) -> None:
+    """:func:`write` as far as kills go; :func:`settle` makes many such files survive a power cut at once."""
+    _write(file, content, temporary, 0o666, sync=False)
+
+
+def settle(folder: Path) -> None:
+    """Make all that was written to the file system of ``folder`` survive a power cut, in one request.
+
+    For the 1,320 files of 220 small models on ext4 it took 20 to 70 ms, a request for each 8 s.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:  # not Linux
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if call(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of space."""
+    return getattr(error, "errno", None) in FULL or "disk is full" in str(error)  # SQLite's words
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about a disk or a database that does not take what is written.
+
+    Example:
+        >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
+        'free space on that disk'
+        >>> remedy(OSError(errno.EIO, "Input/output error"))
+        'mend it'
+    """
+    return "free space on that disk" if is_full(error) else "mend it"
+
+
+def _write(file: Path, content: bytes, temporary: Path, mode: int, *, sync: bool) -> None:
+    try:
+        descriptor = os.open(temporary, WRITING, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            if sync:
+                stream.flush()
+                os.fsync(descriptor)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,103 @@
+"""Files in the store: the artifacts of runs, and the folders of models."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+
+from tasks import bounded, durable
+from tasks.tracking.store import TrackingError
+
+ARTIFACT = "layerwise.artifact."
+"""Prefix of tags that name an artifact's SHA-256; written after the file, such a tag vouches for it."""
+
+
+def local_path(location: str | None) -> Path | None:
+    """Where a place of MLflow's is on this machine's disk; None where only a server reaches it."""
+    return Path(local_file_uri_to_path(location)) if location and is_local_uri(location) else None
+
+
+def require_inside(place: Path, store: str | None) -> Path:
+    """A folder of a run or a model, if it is where MLflow puts those of an experiment.
+
+    A tracking server says where files go. It may choose the experiment's place, and not a folder of somebody else's.
+
+    Args:
+        place: the folder.
+        store: where the experiment keeps its artifacts.
+
+    Raises:
+        TrackingError: if it is anywhere else.
+    """
+    home = local_path(store)
+    inside = place.relative_to(home).as_posix() if home is not None and place.is_relative_to(home) else ""
+    if not re.fullmatch(r"[0-9a-f]{32}/artifacts|models/m-[0-9a-f]{32}/artifacts", inside):
+        raise TrackingError(
+            f"the tracking store would have files written to {place}, which is no folder of a run or model below"
+            f" {store}; see who changed it."
+        )
+    return place
+
+
+def read_below(folder: Path, path: str) -> bytes | None:
+    """A file's content; None where it is not there, cannot be read, or its name would lead out of the folder."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        return None
+    try:
+        return bounded.read(folder / path, links=True)
+    except (OSError, ValueError):
+        return None
+
+
+def stored_file(client: MlflowClient, run: Run, path: str) -> bytes | None:
+    """An artifact of a run; None if it is not there or not as it was published."""
+    digest = run.data.tags.get(ARTIFACT + path)
+    if digest is None:
+        return None
+    content = _fetched(client, run, path)
+    return content if content is not None and hashlib.sha256(content).hexdigest() == digest else None
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files below a folder, each whole or not at all; :func:`tasks.durable.settle` is left to the caller.
+
+    Args:
+        folder: need not exist.
+        files: content by relative path.
+    """
+    for parent in {str(PurePosixPath(name).parent) for name in files}:
+        (folder / parent).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        durable.write_soon(folder / name, content, temporary=_part(folder / name))
+
+
+def write_artifact(folder: Path, path: str, content: bytes) -> None:
+    """Write one artifact of a run whose artifacts lie in ``folder``, whole or not at all."""
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    durable.write(file, content, temporary=_part(file))
+
+
+def _part(file: Path) -> Path:
+    """Where a file is collected. One process writes to a run, so that what a kill leaves here is written over."""
+    return file.with_name(f".{file.name}.part")
+
+
+def _fetched(client: MlflowClient, run: Run, path: str) -> bytes | None:
+    folder = local_path(run.info.artifact_uri)
+    if folder is not None:
+        return read_below(folder, path)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            return bounded.read(Path(client.download_artifacts(run.info.run_id, path, scratch)), links=False)
+    except (MlflowException, OSError):
+        return None
