@@ -82,7 +82,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
         return refuse(str(problem), problem.status)
-    _print_answer(study, repeat, answer, console)
+    _print_answer(study, answer, console, repeat=repeat)
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
@@ -183,7 +183,7 @@ def _again(why: str) -> str:
     return "" if "run again" in why else "; run again to publish it"
 
 
-def _print_answer(study: Study, repeat: str, answer: Answer, console: Console) -> None:
+def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str = "") -> None:
     if answer.table is not None:
         print_results(study, answer.table, answer.words, console)
     for one in answer.verdicts["verdicts"] if answer.verdicts else ():

@@ -39,11 +39,11 @@ def study_note(
     return _joined(
         answer_note(study, metrics, table, chosen),
         "### Where to look",
+        f"- [The report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) has all of it on one page: claims,"
+        " figures, paired differences, time and memory, and how to make it again.\n"
         f"- [The runs page]({arms_page(tree.experiment_id)}) overlays the curves of all arms.\n"
         f"- Each arm has a run beside this one: {arms}. Its *Model metrics* are the means over seeds, with the depth"
         " as step; the runs of its seeds lie below it, and hold the Keras model of every depth.\n"
-        f"- [The report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) holds all of it on one page: claims,"
-        " figures, paired differences, time and memory, and how to make it again.\n"
         "- *Artifacts* here: `figures/`, the full table `results.csv`, every score in `scores_by_seed.csv`, and"
         " `study.yaml`, the study with every setting spelled out.",
     )

@@ -349,13 +349,13 @@ def test_study_run_carries_the_report(lab: Lab, claiming: Study, claimed: Outcom
     assert lab.artifact(run, "report.html").read_text() == report.html(page)
     assert lab.artifact(run, "report.md").read_text() == report.markdown(page)
     assert "largest class" in report.markdown(page), "what the data's targets are is kept with the run"
-    assert "artifacts/report.html) holds all of it on one page" in run.data.tags["mlflow.note.content"]
+    assert "artifacts/report.html) has all of it on one page" in run.data.tags["mlflow.note.content"]
 
 
 def test_study_run_carries_the_costs_of_its_stages(lab: Lab, claiming: Study, claimed: Outcome) -> None:  # noqa: ARG001
     """A table has time and memory of every stage, each of which is one that was stored."""
     (run,) = lab.runs(claiming, "study")
-    costs = pd.read_csv(lab.artifact(run, "costs.csv")).fillna({"shared_with": ""})
+    costs = pd.read_csv(lab.artifact(run, "costs.csv"), keep_default_na=False)
     assert costs[["arm", "shared_with", "stage", "depth", "blocks"]].to_numpy().tolist() == [
         ["greedy", "", "base", 1, 1],
         ["greedy", "", "evaluate", 1, 1],
