@@ -1,8 +1,8 @@
 """Selection by rule: which network to keep, and whether another layer is worth training.
 
 Everything here sees validation scores alone. The first thing each function does is to drop every other score, so that
-no path leads from a test score to a choice; that a seed diverged is told from its validation loss, since the recorded
-outcome looks at all parts.
+no path leads from a test score to a choice. That a seed diverged is told from its validation loss, which is missing
+where it did, and no score on test rows has a part in that (:func:`layerwise.scoring.judged`).
 """
 
 from __future__ import annotations
