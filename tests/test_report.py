@@ -429,7 +429,7 @@ def test_time_and_memory_are_told_as_far_as_they_are_known() -> None:
 @pytest.mark.parametrize(
     ("changed", "claimed"),
     [
-        ({}, "This run claims **R0, the same bits and R2, the same verdicts**:"),
+        ({}, "This run claims **R0, the same bits**:"),
         (
             {"git_dirty": "true"},
             "R0, the same bits, for it was made from a working tree with changes that no commit has",
@@ -439,14 +439,16 @@ def test_time_and_memory_are_told_as_far_as_they_are_known() -> None:
     ],
 )
 def test_a_run_claims_the_bits_that_others_can_have(changed: dict[str, str | None], claimed: str) -> None:
-    """R0 takes a commit without changes and a lock file; R2 is claimed of decided claims; R1 was not measured."""
+    """R0 takes a commit without changes and a lock file; R1 was not measured, and one run shows nothing of R2."""
     origin = {key: value for key, value in {**CLEAN, **changed}.items() if value is not None}
     told = section(run_of(several(), origin=origin), "Reproduction")
     assert claimed in told
-    assert ("This run claims **R2, the same verdicts**:" in told) == bool(changed)
+    assert ("This run claims **no level of reproducibility**:" in told) == bool(changed)
     assert "**Not claimed:** R1" in told
+    assert "**Not claimed:** R2, the same verdicts with fresh seeds: one run cannot show that." in told
     nothing = section(run_of(small(seeds=3), origin=origin | {"git_dirty": "true"}), "Reproduction")
     assert "This run claims **no level of reproducibility**:" in nothing
+    assert "fresh seeds: no claim has been decided." in nothing
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,10 @@ def claims(run: StudyRun) -> Section | None:
         "Claims",
         [
             Paragraph(
-                "Each was stated in the study file before training. It is supported where the opposite is implausible,"
-                " refuted where it is implausible itself, and undecided otherwise; Holm's procedure over all claims"
-                f" keeps the chance of any wrong verdict of a kind at {held}."
+                "Each was stated in the study file before training. It is supported where data such as these would be"
+                " rare were it false, refuted where they would be rare were it true, and undecided otherwise. With"
+                " Holm's procedure over all claims, a wrong verdict of either kind is given in no more studies than"
+                f" {held} says."
             ),
             *(_card(run, one) for one in told["verdicts"]),
         ],
