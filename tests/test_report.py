@@ -359,12 +359,17 @@ def test_numbers_are_those_of_the_tables() -> None:
     """Each row of results has the counts, mean, interval, sd and median of its arm, network and depth."""
     study = several()
     run = run_of(study, scored(study, diverged=1, collapsed=2))
-    rows = {tuple(row[:3]): row[3:] for row in cells(section(run, "Results")) if len(row) == 13}
+    rows = {tuple(row[:3]): row[3:] for row in cells(section(run, "Results")) if len(row) == 15}
     found = run.table[(run.table["arm"] == "other") & (run.table["depth"] == 2)].iloc[0]
     assert rows["other", "fine-tuned", "2"][:4] == ["8", "1", "2", "5"]
     expected = [found[f"fine_tuned_test_accuracy_{name}"] for name in ("mean", "sd", "median")]
     shown = rows["other", "fine-tuned", "2"]
-    assert [shown[6], shown[8], shown[9]] == [f"{value:.4f}" for value in expected]
+    assert [shown[6], shown[9], shown[11]] == [f"{value:.4f}" for value in expected]
+    own = comparison.finished(run.metrics)
+    own = own[(own["arm"] == "other") & (own["depth"] == 2) & ~own["diverged"] & ~own["collapsed"]]
+    described = statistics.describe(own["test_accuracy"].to_numpy(float))
+    assert shown[8] == f"{described.bootstrap_low:.4f} to {described.bootstrap_high:.4f}"
+    assert shown[10] == f"{described.interquartile_mean:.4f}"
     assert (
         shown[7] == f"{found['fine_tuned_test_accuracy_ci_low']:.4f} to {found['fine_tuned_test_accuracy_ci_high']:.4f}"
     )
