@@ -21,11 +21,16 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.states import Cancelled, Running
 from rich.console import Console
 
 import layerwise
 from flows import environment, planning, publishing, running, server
+from flows.crashed import close_crashed
 from flows.pilot import pilot_study
+from flows.printing import warnings_shown
 from flows.showing import show_study
 from flows.study import run_study
 from flows.trained import Outcome
@@ -37,7 +42,9 @@ from layerwise.growing import growth_in_words
 from layerwise.selection import chosen_depth, chosen_network
 from layerwise.statistics import t_interval
 from layerwise.study import Study, StudyError, Track
-from tasks.results import ResultFolder, read_back, results_block
+from tasks import durable, owners
+from tasks.publishing import publish_depths
+from tasks.results import ResultFolder, StorageProblem, read_back, results_block
 from tasks.tracking.store import TrackingError, open_store, store_uri
 from tasks.tracking.tracked import read_tracked
 from tasks.tracking.views import SECTIONS
@@ -959,6 +966,80 @@ def test_what_could_not_be_published_is_published_by_the_next_run(lab: Lab, monk
     assert (second.failures, second.unpublished) == ({}, [])
     for run in lab.runs(asked, "seed"):
         assert [model.status for model in lab.models(run).values()] == ["READY", "READY"]
+
+
+def test_a_disk_that_takes_no_result_ends_the_run(lab: Lab, fits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a result cannot be stored nothing more is trained, and no run stays open; the next run completes all."""
+    asked = other_data(small(name="full", depth=2, seeds=12, track={"models": "none"}), 11)
+    write = durable.write
+
+    def full(file: Path, *arguments: Any, **named: Any) -> None:
+        if file.parent == environment.results_folder(lab.root) and fits:
+            raise OSError(28, "No space left on device")
+        write(file, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "write", full)
+        with pytest.raises(
+            StorageProblem, match=r"^Cannot store result \w+ in .*: No space left on device; free space"
+        ):
+            lab.run(asked)
+    assert len(fits) == 1
+    assert {run.info.status for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)} == {"FAILED"}
+    assert lab.run(asked).failures == {}
+    assert {run.info.status for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)} == {"FINISHED"}
+
+
+def test_a_damaged_result_is_said_once_and_computed_again(
+    lab: Lab, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged result is a line on the terminal; its stage alone is trained again, and the scores are the same."""
+    asked = other_data(small(name="damaged", depth=2, track={"models": "none"}), 12)
+    first = lab.run(asked)
+    known = {computed.digest for computed in layerwise.run(asked).trained["greedy"][-1].chain}
+    (upper, lower) = sorted(known, key=lambda digest: -lab.written()[digest])
+    file = environment.results_folder(lab.root) / upper
+    file.write_bytes(file.read_bytes()[:-1])
+    fits.clear()
+    capsys.readouterr()
+    for expected in ([f"Result {upper} is set aside and will be computed again: its checksum"], []):
+        with warnings_shown(Console(width=40)):
+            again = lab.run(asked)
+        said = capsys.readouterr().out.splitlines()
+        assert [line[: len(start)] for line, start in zip(said, expected, strict=True)] == expected
+        assert len(fits) == 1
+        pd.testing.assert_frame_equal(again.metrics, first.metrics, check_exact=True)
+    assert lower in lab.written()
+
+
+@pytest.mark.usefixtures("lab")
+def test_flow_runs_of_the_dead_crash() -> None:
+    """A flow run whose process is gone, and its tasks, are Crashed with the reason; any other goes on."""
+    gone = owners.this_process().rpartition("/")[0] + "/1"
+    with get_client(sync_client=True) as client:
+        made = {}
+        for owner in (gone, owners.this_process(), "elsewhere/1/1", None):
+            said = [f"process {owner}"] if owner else []
+            made[owner] = client.create_flow_run(run_study, state=Running(), name=f"of {owner}", tags=said)
+            client.create_task_run(publish_depths, made[owner].id, "0", state=Running())
+        assert close_crashed() == [f"of {gone}"]
+        assert close_crashed() == []
+        for owner, run in made.items():
+            now, (task,) = client.read_flow_run(run.id), client.read_task_runs(flow_run_filter=of_run(run.id))
+            expected = "Crashed" if owner == gone else "Running"
+            assert (now.state.name, task.state.name) == (expected, expected)
+            client.set_flow_run_state(run.id, Cancelled(), force=True)
+        assert f"Process {gone} ended without a word" in now_message(client, made[gone].id)
+
+
+def of_run(flow_run_id: Any) -> FlowRunFilter:
+    return FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+
+
+def now_message(client: Any, flow_run_id: Any) -> str:
+    """What was said when a flow run crashed; its last state but one, for the test ends them all."""
+    states = client.read_flow_run_states(flow_run_id)
+    return next(state.message for state in states if state.name == "Crashed")
 
 
 @pytest.mark.parametrize("place", ["_publish_study", "close_runs"])
