@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -130,4 +131,9 @@ def table_of(content: bytes) -> pd.DataFrame:
     if columns > MOST_COLUMNS:
         raise ValueError(f"{columns:,} columns; at most {MOST_COLUMNS:,} are read")
     text: dict[Hashable, Any] = dict.fromkeys(("arm", "minus", "stage", "digest", "content"), "str")
-    return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""], index_col=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of lines that are longer than the header
+        try:
+            return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""], index_col=False)
+        except pd.errors.ParserWarning as warning:
+            raise ValueError(str(warning)) from None
