@@ -108,11 +108,14 @@ class Publishing:
         summary = self.trained.summary(outcome)
         if summary is not None:
             steps.append(partial(self._send_summary, outcome.study, summary))
+        bar = progress.begin("publishing", len(steps)) if self.kept else None
         for step in steps:
             with unpublished_noted(self.trained):
                 self._insist(step)
             if self.absence.reason:
                 return outcome
+            if bar is not None:
+                bar.advance("what had waited")
         return outcome if summary is None else self._registered(outcome, summary)
 
     def _registered(self, outcome: Outcome, summary: Summary) -> Outcome:
@@ -203,8 +206,10 @@ class Publishing:
 
     def _send_rest(self) -> None:
         """Send what waits, unless the tracker is away."""
-        batches = len(self.sent) + len({_place(depth) for depth in self.waiting})
-        bar = progress.begin("publishing", batches)
+        if self.under_way is None and not self.waiting:
+            return
+        blocks = len({_place(depth) for depth in self.waiting})
+        bar = progress.begin("publishing", len(self.sent) + blocks)
         for _ in range(len(self.sent) - bool(self.sending)):
             bar.advance("models and metrics")
         while self.under_way is not None or self.waiting:
@@ -213,7 +218,7 @@ class Publishing:
                 sends = bool(self.sending)
                 self.under_way.wait()
                 self._settle()
-                if sends:
+                if sends and not self.absence.reason:
                     bar.advance("models and metrics")
 
     def _send_kept(self, block: Block, highest: int) -> None:
