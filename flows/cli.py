@@ -250,13 +250,9 @@ def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
     from layerwise import imported
     from layerwise.study import load
 
-    imported.tell(_name_own_code)  # reading a study whose data a loader makes runs the loader
+    imported.tell(click.echo)  # reading a study whose data a loader makes runs the loader
     changes = {} if seeds is None else {"seeds": seeds}
     return load(study, overrides=overrides, **changes)
-
-
-def _name_own_code(path: str, file: Path) -> None:
-    click.echo(f"code of your own: {path}, in {file}")
 
 
 def _one_way_out(output: Path | None, markdown: bool) -> None:
@@ -312,6 +308,8 @@ def _status() -> int:
         return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as nothing_asked:
         click.echo(nothing_asked.format_message())
+    except environment.DiskFull as error:
+        return _refuse(str(error), FAILED)
     except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
         return _refuse(_in_words(error), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):

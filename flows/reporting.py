@@ -13,7 +13,6 @@ import click
 
 from flows import environment
 from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse
-from layerwise.study import StudyError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,7 +110,7 @@ def _made_again(held: Tracked, *, as_text: bool) -> str:
         tables = (held.metrics, held.table, held.verdicts, held.differences, held.costs)
         page = report.study_page(report.StudyRun(study, *tables, origin, held.data_digest))
         return report.markdown(page) if as_text else report.html(page)
-    except (StudyError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a tracker may hold anything, and there is nothing to go on with
         raise NoReport(
             f"{held.name} has no report, and what its run holds is not what this version makes one from"
             f" ({in_one_line(error)}); a repeat of it has one: layerwise run, with --repeat."

@@ -142,7 +142,7 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     tags = tracked.run.data.tags
     if not allowed.other_code:
         origins.check_code(tags)
-    imported.tell(lambda path, file: say(f"code of your own: {path}, in {file}", console))
+    imported.tell(lambda line: say(line, console))
     study, data = origins.study_of(tracked, allowed)
     sizes.refuse_oversize(study)
     for path in sorted(study.functions):
@@ -265,11 +265,14 @@ def _tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -
 def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, Value]:
     """The same of a computation with nothing but the data."""
     from layerwise import answers
+    from layerwise.growing import as_grown
     from layerwise.ledger import Ledger
-    from tasks.tracking.runs import REPEAT, SEEDS
+    from tasks.tracking.runs import REPEAT, SEEDS, arms_and_seeds
 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
-    bar = progress.begin("reproducing", _num_depths(study, data, int(tags.get(SEEDS, study.seeds))))
+    seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds
+    grown = as_grown(study, tracked.metrics)
+    bar = progress.begin("reproducing", _num_depths(grown, data, seeds))
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):
@@ -277,7 +280,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
             found |= _stage_values(ledger.rows[begun:])
             begun = len(ledger.rows)
         found |= _depth_values(study, data, depth)
-        bar.advance(f"{depth.block.arm}, seeds {depth.block.seeds[0]}-{depth.block.seeds[-1]}, depth {depth.depth}")
+        bar.advance(depth.place)
     return found
 
 
@@ -299,7 +302,6 @@ def _stage_values(rows: Iterable[Mapping[Any, Any]]) -> dict[Place, Value]:
 
 def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
     """What is tracked of a depth: scores and weights of its seeds, and their rows of the table of all scores."""
-    from layerwise import answers
     from tasks import content
 
     found: dict[Place, Value] = {}
@@ -310,7 +312,7 @@ def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
                 found[Place(arm, seed, seed, "scores", number, point.key)] = point.value
         for kept in content.networks(depth, position, data, study.track.models):
             found[Place(arm, seed, seed, kept.network.name, number, "weights")] = kept.digest
-    for row in answers.rows(depth):
+    for row in depth.records():
         found |= _row_values(row)
     return found
 

@@ -19,12 +19,12 @@ from typing import Any
 
 from layerwise.study.parts import StudyError
 
-_listeners: list[Callable[[str, Path], None]] = []
+_listeners: list[Callable[[str], object]] = []
 _told: set[str] = set()
 
 
-def tell(listener: Callable[[str, Path], None]) -> None:
-    """Have every function named to a listener, with the file that holds it, once and before it is imported."""
+def tell(listener: Callable[[str], object]) -> None:
+    """Have every function named to a listener once, in a line with the file that holds it, before it is imported."""
     _listeners[:] = [listener]
     _told.clear()
 
@@ -39,7 +39,7 @@ def announce(path: str) -> None:
     if path not in _told:
         _told.add(path)
         for listener in _listeners:
-            listener(path, file)
+            listener(f"code of your own: {path}, in {file}")
 
 
 def look_in(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-MOST_ARRAYS = 1000
+MOST_ARRAYS = 10_000
 """Arrays in an archive."""
 
 HEADERS: Mapping[tuple[int, int], Callable[..., Any]] = {

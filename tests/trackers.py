@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -160,3 +163,64 @@ class Proxy:
         with socket.create_connection(("127.0.0.1", self.upstream)) as raw:
             head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
             raw.sendall(f"{request.command} {request.path} HTTP/1.1\r\n{head}\r\n".encode() + body[: len(body) // 2])
+
+
+class Store:
+    """What a server's store holds of a study, but for what differs between two runs of it: ids and times.
+
+    Tables are read as they stand, so that a row that is there twice is seen twice.
+    """
+
+    def __init__(self, server: TeamServer, study: str) -> None:
+        self.place, self.study = server.place, study
+
+    def state(self) -> dict[str, Any]:
+        """Runs, points, models with their links, data sets and files, in words."""
+        tags = "('layerwise.answer', 'layerwise.chosen', 'layerwise.artifact.results.csv')"
+        models = "JOIN logged_models m ON m.source_run_id = r.run_uuid AND m.lifecycle_stage = 'active'"
+        digest = "JOIN logged_model_tags g ON g.model_id = m.model_id AND g.tag_key = 'layerwise.digest'"
+        outputs = "(SELECT COUNT(*) FROM inputs i WHERE i.destination_id = m.model_id)"
+        points = "(SELECT COUNT(*) FROM logged_model_metrics k WHERE k.model_id = m.model_id)"
+        data = "JOIN inputs i ON i.destination_id = r.run_uuid JOIN datasets d ON d.dataset_uuid = i.source_id"
+        # Deleting a version keeps its row, in a stage of its own.
+        versions = (
+            "JOIN model_versions v ON v.run_id = r.run_uuid AND v.current_stage != 'Deleted_Internal'"
+            " JOIN model_version_tags t ON t.name = v.name AND t.version = v.version AND t.key = 'layerwise.digest'"
+        )
+        aliases = "JOIN registered_model_aliases a ON a.name = v.name AND a.version = v.version"
+        return {
+            "runs": self.rows("r.status"),
+            "points": self.rows("m.key, m.step, m.value", "JOIN metrics m ON m.run_uuid = r.run_uuid"),
+            "tags": self.rows("t.key, t.value", f"JOIN tags t ON t.run_uuid = r.run_uuid AND t.key IN {tags}"),
+            "models": self.rows(f"m.name, m.status, g.tag_value, {outputs}, {points}", f"{models} {digest}"),
+            "data sets": self.rows("d.name, d.digest", data),
+            "versions": self.rows("t.value, a.alias", f"{versions} LEFT {aliases}"),
+            "files": dict(self._files("r.artifact_uri")) | dict(self._files("m.artifact_location, m.name", models)),
+        }
+
+    def rows(self, columns: str, joins: str = "") -> list[tuple[Any, ...]]:
+        """Some columns for each run of the study that has not been deleted, after its name."""
+        query = (
+            f"SELECT r.name, {columns} FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id {joins}"  # noqa: S608
+            " WHERE e.name = ? AND r.lifecycle_stage = 'active'"
+        )
+        with closing(sqlite3.connect(self.place / "team.db", timeout=30)) as database:
+            return sorted(database.execute(query, [self.study]), key=repr)
+
+    def _files(self, place: str, joins: str = "") -> Iterator[tuple[str, str]]:
+        for owner, uri, *name in self.rows(place, joins):
+            folder = self.place / "artifacts" / uri.partition("mlflow-artifacts:/")[2]
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    yield " ".join([owner, *name, str(path.relative_to(folder))]), _essence(path)
+
+
+def _essence(path: Path) -> str:
+    """The digest of what a file says; that a picture or a file with names and dates in it is whole is all it says."""
+    content = path.read_bytes()
+    if path.suffix == ".keras" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read("model.weights.h5")
+    elif path.suffix not in {".csv", ".keras"}:
+        return "there" if content else "empty"
+    return hashlib.sha256(content).hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from layerwise import figures, statistics
+from layerwise import answers, figures, statistics
 from layerwise.claims import undecidable
 from layerwise.report.page import (
     Block,
@@ -51,7 +51,7 @@ def answer(run: StudyRun) -> Section:
     if deep:
         tuned = ", before any fine tuning" if f"{FINE_TUNED}diverged" in run.metrics else ""
         blocks.append(Paragraph(strong(f"From the first depth to the last{tuned}.")))
-        blocks.append(Items(statistics.in_words(run.metrics[run.metrics["arm"].isin(deep)])))
+        blocks.append(Items(answers.in_words(run.study, run.metrics[run.metrics["arm"].isin(deep)])))
     return Section("Answer", blocks)
 
 

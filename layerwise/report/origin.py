@@ -70,7 +70,8 @@ def costs(run: StudyRun) -> Section:
 
 def _cost_rows(found: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Every stage of an arm in a row, its depths together."""
-    keys = found.assign(shared_with=found["shared_with"].fillna("").astype(str))
+    shared_with = found["shared_with"].astype(object)  # read from a file, a column of nothing is one of numbers
+    keys = found.assign(shared_with=shared_with.where(shared_with.notna(), ""))
     for _, own in keys.groupby(["arm", "shared_with", "stage"], sort=False):
         arm, shared, stage = own.iloc[0][["arm", "shared_with", "stage"]]
         seconds, peak = own["seconds"], own["peak_memory_bytes"].max()
@@ -218,6 +219,13 @@ def _caveats(run: StudyRun) -> Iterator[Pieces]:
     )
     if run.has_best_rule and run.score == "accuracy":
         yield (strong("The best possible rule "), _best_rule(run))
+    if run.study.grow is not None:
+        yield (
+            strong("Growth. "),
+            f"The first {run.study.grow.seeds} seeds settled how deep arms grew, by their validation scores. Claims of"
+            " a depth that they settled are decided by the other seeds; means and intervals here are over all, and at"
+            " that depth the first ones flatter them a little.",
+        )
     if run.study.stop is not None:
         yield (
             strong("Looks. "),

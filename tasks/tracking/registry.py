@@ -8,6 +8,7 @@ looked at before it is written.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -148,13 +149,11 @@ def _version(
     # A version whose model was deleted and made anew is of files that may go; a request that a server answered too
     # late may have been sent twice.
     standing = next((one for one in known if one.source == model.artifact_location), None)
-    for one in known:
-        if one is not standing:
-            client.delete_model_version(study, str(one.version))
+    _delete_versions(client, study, [one for one in known if one is not standing])
     if standing is not None:
         return standing
     place = {ARM: candidate.arm, SEED: str(candidate.seed), DEPTH: str(candidate.depth)}
-    return client.create_model_version(
+    made = client.create_model_version(
         study,
         # MLflow would look up a models:/ URI in whatever store its global settings name.
         model.artifact_location,
@@ -164,6 +163,14 @@ def _version(
         await_creation_for=0,
         model_id=model.model_id,
     )
+    twins = [one for one in _versions(client, study, tree.run_key) if str(one.version) != str(made.version)]
+    _delete_versions(client, study, twins)
+    return made
+
+
+def _delete_versions(client: MlflowClient, study: str, versions: Iterable[ModelVersion]) -> None:
+    for one in versions:
+        client.delete_model_version(study, str(one.version))
 
 
 def _versions(client: MlflowClient, study: str, run_key: str) -> list[ModelVersion]:

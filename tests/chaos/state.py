@@ -34,8 +34,8 @@ from tasks.tracking.manifest import FILES
 
 State = dict[str, Any]
 
-OWN_TIMES = ("layerwise.owner", "mlflow.sharedViewState.")
-"""Beginnings of tags that say who or when."""
+PASSING = ("layerwise.owner", "layerwise.git_", "mlflow.sharedViewState.")
+"""Beginnings of tags that say who, when, or from what state of the code, which may change while trials run."""
 
 
 def of(root: Path) -> State:
@@ -227,7 +227,7 @@ def _page(store: sqlite3.Connection, names: Mapping[str, str]) -> list[str]:
 
 def _plain(rows: Any, names: Mapping[str, str]) -> dict[str, str]:
     """Tags without times, and with names in place of ids."""
-    return {key: _without_ids(value, names) for key, value in rows if not key.startswith(OWN_TIMES)}
+    return {key: _without_ids(value, names) for key, value in rows if not key.startswith(PASSING)}
 
 
 def _without_ids(text: str, names: Mapping[str, str]) -> str:

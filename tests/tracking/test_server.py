@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +23,7 @@ from tasks.tracking.store import TrackerAway, TrackingError, open_store
 from tasks.tracking.templates import ModelFolder
 from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
 from tests.studies import small
-from tests.trackers import LOSSES, Proxy, TeamServer
+from tests.trackers import LOSSES, Proxy, Store, TeamServer
 
 SEEDS, DEPTHS = (0,), (1, 2)
 
@@ -77,66 +75,8 @@ def publish(root: Path, study: Study) -> None:
     publisher.tags(tree.study_run_id, {"layerwise.answer": "none"})
     publisher.table(tree.study_run_id, RESULTS, pd.DataFrame({"mean": [1 / 3]}))
     publisher.manifest()
+    register(client, tree, Candidate("greedy", 2, 0, "depth-02", "What it is"), study=study.name)
     close_runs(client, tree)
-
-
-class Store:
-    """What a server's store holds of a study, without what differs between two runs of it: ids and times of day."""
-
-    def __init__(self, server: TeamServer, name: str) -> None:
-        self.place, self.name = server.place, name
-
-    def ask(self, query: str) -> list[tuple[Any, ...]]:
-        """The answer of the database itself; ``:name`` is the experiment's."""
-        with closing(sqlite3.connect(self.place / "team.db")) as database:
-            return sorted(database.execute(query, {"name": self.name}), key=repr)
-
-    def state(self) -> dict[str, Any]:
-        """Runs, metric rows, models, links, inputs and files, in words."""
-        return {
-            "runs": self._runs("r.status, r.lifecycle_stage"),
-            "metrics": self._runs(
-                "m.key, m.step, m.value, m.timestamp, m.is_nan", "JOIN metrics m ON m.run_uuid = r.run_uuid"
-            ),
-            "tags": self._runs(
-                "t.key, t.value",
-                "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key IN"
-                " ('layerwise.points', 'layerwise.models', 'layerwise.answer', 'layerwise.artifact.results.csv')",
-            ),
-            "models": self._runs(
-                "m.name, m.status, g.tag_value, (SELECT COUNT(*) FROM inputs i WHERE i.destination_id = m.model_id),"
-                " (SELECT group_concat(k.metric_name || k.metric_step) FROM (SELECT * FROM logged_model_metrics"
-                " ORDER BY metric_name, metric_step) k WHERE k.model_id = m.model_id)",
-                "JOIN logged_models m ON m.source_run_id = r.run_uuid AND m.lifecycle_stage = 'active'"
-                " JOIN logged_model_tags g ON g.model_id = m.model_id AND g.tag_key = 'layerwise.digest'",
-            ),
-            "data sets": self._runs(
-                "d.name, d.digest",
-                "JOIN inputs i ON i.destination_id = r.run_uuid JOIN datasets d ON d.dataset_uuid = i.source_id",
-            ),
-            "files": self.files(),
-        }
-
-    def _runs(self, columns: str, joins: str = "") -> list[tuple[Any, ...]]:
-        return self.ask(
-            f"SELECT r.name, {columns} FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id {joins}"  # noqa: S608
-            " WHERE e.name = :name AND r.lifecycle_stage = 'active'"
-        )
-
-    def files(self) -> dict[str, bytes]:
-        """The content of every artifact of a run, and of every model that stands, by what it belongs to."""
-        found = {}
-        for run, place in self._runs("r.artifact_uri"):
-            found |= self._below(run, place)
-        models = "JOIN logged_models m ON m.source_run_id = r.run_uuid AND m.lifecycle_stage = 'active'"
-        for run, name, place in self._runs("m.name, m.artifact_location", models):
-            found |= self._below(f"{run} {name}", place)
-        return found
-
-    def _below(self, owner: str, uri: str) -> dict[str, bytes]:
-        folder = self.place / "artifacts" / uri.partition("mlflow-artifacts:/")[2]
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {f"{owner}: {path.relative_to(folder)}": path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +102,7 @@ def test_a_study_is_tracked_on_a_server(
     assert answer.missing == ()
     assert answer.table["mean"].tolist() == [1 / 3]
     assert {row[1] for row in before["runs"]} == {"FINISHED"}
-    assert [len(before[kind]) for kind in ("runs", "metrics", "models", "data sets")] == [3, 3 * 2 + 2, 2, 1]
+    assert [len(before[kind]) for kind in ("runs", "points", "models", "data sets")] == [3, 3 * 2 + 2, 2, 1]
     assert len(before["files"]) == 2 * 2 + 3, "the server decides where artifacts go"
     assert not (root / "mlruns").exists()
     assert capfd.readouterr() == ("", "")
@@ -259,6 +199,7 @@ def survives(server: TeamServer, root: Path, name: str, fate: Callable[[str], st
         ("answer", ONE, "POST /api/2.0/mlflow/runs/create"),
         ("answer", ONE, "POST /api/2.0/mlflow/logged-models"),
         ("answer", ONE, "POST /api/2.0/mlflow/runs/outputs"),
+        ("answer", ONE, "POST /api/2.0/mlflow/model-versions/create"),
         ("answer", LONG, "POST /api/2.0/mlflow/runs/log-batch"),
         ("upload", LONG, "/data/model.keras"),
         ("request", LONG, "POST /api/2.0/mlflow/runs/update"),
