@@ -287,7 +287,10 @@ def _repeat_name(repeat: str) -> str:
 def main() -> None:
     """The ``layerwise`` command: every refusal is one line on standard error, without a traceback."""
     _end_as_by_ctrl_c()
-    sys.exit(_status())
+    status = _status()
+    from flows.server import end_process
+
+    end_process(status)
 
 
 def _end_as_by_ctrl_c() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         from tasks.results import ResultProblem, results_block
         from tasks.tracking.store import TrackingError
 
+        logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
         try:
             with server.ready(), shown(console), warnings_shown(console), owned():
                 close_crashed()

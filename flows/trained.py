@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flows.printing import in_one_line
+from flows.server import ServerLost, is_lost
 from layerwise import selection, statistics
 from layerwise.claims import Verdicts, decide
 from layerwise.costs import Costs
@@ -131,14 +132,16 @@ def _chosen(study: Study, metrics: pd.DataFrame) -> Chosen | None:
 def failures_noted(trained: Trained, blocks: Sequence[Block]) -> Generator[None]:
     """A failing block does not stop the others: it is noted, and fails the run at its end.
 
-    Of blocks that train together, all fail with one. A disk that takes no results stops them all: what they would
-    train could not be kept.
+    Of blocks that train together, all fail with one. A disk that takes no results stops them all, since what they would
+    train could not be kept; and so does a Prefect server that is gone, since each would wait for it.
     """
     try:
         yield
     except StorageProblem:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever stops one block need not stop another
+    except Exception as error:
+        if is_lost(error):
+            raise ServerLost from error
         first, last = blocks[0], blocks[-1]
         trained.failures[f"{first.arm}, seeds {first.seeds[0]}-{last.seeds[-1]}"] = in_one_line(error)
 
@@ -148,7 +151,9 @@ def unpublished_noted(trained: Trained) -> Generator[None]:
     """What cannot be published does not cost the answer: it is noted, and the next run sends it."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from MLflow, the results are on disk
+    except Exception as error:
+        if is_lost(error):
+            raise ServerLost from error
         trained.unpublished.append(reason(error))
 
 

@@ -192,9 +192,10 @@ def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summar
 
 @task(name="close runs", task_run_name="close MLflow runs")
 def close_tree(tree: RunTree, status: Status, failed_arms: Sequence[str] = ()) -> None:
-    """Close every run of the tree, so that nothing is left RUNNING."""
-    close_runs(_publishers[tree.study_run_id].client, tree, status=status, failed_arms=failed_arms)
-    del _publishers[tree.study_run_id]  # after it: runs that could not be closed can be tried again
+    """Close every run of the tree, so that nothing is left RUNNING; what is closed stays as it is."""
+    if publisher := _publishers.get(tree.study_run_id):
+        close_runs(publisher.client, tree, status=status, failed_arms=failed_arms)
+        del _publishers[tree.study_run_id]  # after it: runs that could not be closed can be tried again
 
 
 def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> str:
