@@ -111,10 +111,8 @@ def _mean(claim: Compare | Equivalent | Bound, values: np.ndarray, correlation: 
 def _rate(claim: Rate, columns: tuple[Column, ...]) -> Question:
     known = np.logical_and.reduce([one.trained for one in columns])
     found = [one.outcome(claim.outcome)[known] for one in columns]
-    if claim.below is not None:
-        return Rarer(found[0], found[1])
-    if claim.above is not None:
-        return Rarer(found[1], found[0])
+    if len(found) > 1:
+        return Rarer(found[0], found[1], 1 if claim.above is not None else -1)
     rate, sign = (claim.at_least, 1) if claim.at_least is not None else (claim.at_most, -1)
     return RateBound(found[0], float(rate or 0), sign)
 

@@ -328,8 +328,8 @@ def _bounds(claim: Claim) -> tuple[float | None, float | None]:
             found = 0.0, None
         case Bound() | Rate(above=None, below=None):
             found = claim.at_least, claim.at_most
-        case Rate():  # the rate on the side that is claimed to have it less often, minus the other
-            found = None, 0.0
+        case Rate():  # the own rate minus the other
+            found = (None, 0.0) if claim.above is None else (0.0, None)
     return found
 
 
