@@ -445,11 +445,15 @@ class Spread:
             return None
         above = [ratio / self.low] if self.low is not None else []
         below = [self.high / ratio] if self.high is not None else []
-        margins, bounds = above + below, len(above + below)
+        margins = above + below
         if (min(margins) > 1) != (goal == "support"):
             return None
-        margin, level = (min(margins), level) if goal == "support" else (1 / min(margins), level / bounds)
-        return statistics.fewest_seeds(lambda seeds: statistics.sd_ratio_power(margin, correlation, seeds, level))
+        if goal == "refute":
+            margins, level = [1 / min(margins)], level / len(margins)
+        # All bounds are met at least as often as no one of them is missed, by the sum of what each is missed by.
+        return statistics.fewest_seeds(
+            lambda seeds: 1 - sum(1 - statistics.sd_ratio_power(one, correlation, seeds, level) for one in margins)
+        )
 
     def estimate(self, confidence: float) -> tuple[float, float, float]:
         """The ratio of the sds, with Pitman's and Morgan's interval."""
