@@ -146,16 +146,17 @@ def seeds_in_words(power: pd.DataFrame) -> str:
 def seeds_for(power: pd.DataFrame, wanted: float) -> int | None:
     """The number of seeds that decides a claim with the power wanted, to two digits; ``None`` if none that was tried.
 
-    Between two numbers that were tried, power is taken to grow in a straight line.
+    Between two numbers that were tried, power is taken to grow in a straight line. More seeds than that have the power
+    too: few may decide a claim only because they do not show that seeds break on one side more than on the other.
 
     Args:
         power: ``seeds``, growing, and ``decided``, in 0..1.
         wanted: in 0..1.
     """
     seeds, decided = power["seeds"].tolist(), power["decided"].tolist()
-    place = next((place for place, share in enumerate(decided) if share >= wanted), None)
-    if place is None or place == 0:
-        return None if place is None else int(seeds[0])
+    place = 1 + max((place for place, share in enumerate(decided) if share < wanted), default=-1)
+    if place in {0, len(seeds)}:
+        return None if place else int(seeds[0])
     below, above = decided[place - 1], decided[place]
     exact = seeds[place - 1] + (seeds[place] - seeds[place - 1]) * (wanted - below) / (above - below)
     step = 10 ** max(0, math.floor(math.log10(exact)) - 1)

@@ -127,7 +127,7 @@ def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
 
     The one-standard-error rule (Breiman et al., 1984), with the standard error of each seed's own difference. The
     network is the one that the arm leaves at a depth, fine-tuned where it fine-tunes. Depths at which fewer than half
-    of the seeds are intact are left out.
+    of the seeds are intact are left out, and so are those that share no intact seed with the best.
 
     Args:
         metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
@@ -155,7 +155,8 @@ def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
         )
     best = int(kept.mean().idxmax())
     lost = {int(depth): (kept[best] - kept[depth]).dropna().to_numpy() for depth in kept.columns}
-    depth = next(depth for depth, own in lost.items() if depth == best or own.mean() <= _standard_error(own))
+    small = (depth for depth, own in lost.items() if len(own) and own.mean() <= _standard_error(own))
+    depth = min(best, next(small, best))
     found, mean = lost[depth], float(kept[depth].mean())
     low, high = statistics.t_interval(kept[depth].dropna().to_numpy())
     return Choice(arm, depth, best, len(found), mean, low, high, float(found.mean()), _standard_error(found))

@@ -207,6 +207,13 @@ def test_a_wrong_claim_is_refused_in_one_line(claim: dict, expected: str):
         ({"stop": {"every": 7}, "seeds": 30}, "stop: received a look at 7 seeds; seeds train 10 at a time"),
         ({"stop": {"looks": [20, 10]}, "seeds": 30}, "looks: received [20, 10]; expected numbers of seeds that grow"),
         ({"stop": {}, "seeds": 30}, "say either every or looks"),
+        (
+            {"stop": {"looks": [40]}, "seeds": 30},
+            "stop.looks: received [40], but the study has 30 seeds, so there is no look before all are trained;"
+            " expected one at fewer than 30, or leave stop out (stop: null, or --set stop=null)",
+        ),
+        ({"stop": {"every": 50}, "seeds": 30}, "stop.every: received 50, but the study has 30 seeds"),
+        ({"stop": {"every": 30}, "seeds": 30}, "stop.every: received 30, but the study has 30 seeds"),
         ({"stop": {"every": 10}, "seeds": 30, "claims": None}, "stop: there is nothing to decide; add claims"),
     ],
 )

@@ -60,6 +60,15 @@ def test_the_fine_tuned_network_is_what_an_arm_leaves():
     assert chosen_depth(metrics, "greedy").depth == 1
 
 
+def test_a_depth_that_shares_no_seed_with_the_best_is_no_candidate():
+    """Where other seeds are intact than at the best depth, nothing tells what the depth falls short by."""
+    metrics = validated({1: [0.8, 0.8, 0.8, 0.8], 2: [0.8, 0.8, 0.8, 0.8], 3: [0.9, 0.9, 0.8, 0.8]})
+    lost = ((metrics["depth"] == 1) & (metrics["seed"] < 2)) | ((metrics["depth"] == 3) & (metrics["seed"] > 1))
+    metrics.loc[lost, "collapsed"] = True
+    choice = chosen_depth(metrics, "greedy")
+    assert (choice.depth, choice.best_depth, choice.seeds) == (3, 3, 2)
+
+
 def test_broken_seeds_do_not_choose():
     """A depth at which most seeds broke is not kept for the few that did not, and a broken seed has no vote."""
     metrics = validated({1: [0.8, 0.8, 0.8], 2: [0.7, 0.9, 0.9]})

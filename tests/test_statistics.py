@@ -19,6 +19,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 import layerwise.statistics
 from layerwise.statistics import (
+    MOST_NAMED,
     bootstrap_interval,
     describe,
     difference_beyond,
@@ -433,6 +434,13 @@ def test_seeds_for_no_effect_are_not_named():
     """Where there is nothing to find, no number of seeds is promised."""
     assert fewest_seeds(lambda count: mean_power(0.0, count, 0.05)) is None
     assert fewest_seeds(lambda count: mean_power(0.01, count, 0.05)) == pytest.approx(61_826, abs=5)
+
+
+@pytest.mark.parametrize("wanted", [2, 3, 65_536, 65_537, 80_000, 100_000])
+def test_seeds_are_named_up_to_the_most(wanted: int):
+    """Up to 100,000 the fewest seeds are found, and beyond there is no number."""
+    assert fewest_seeds(lambda count: float(count >= wanted)) == wanted
+    assert fewest_seeds(lambda count: float(count >= MOST_NAMED + 1)) is None
 
 
 def test_power_is_the_share_of_simulated_tests_that_decide():

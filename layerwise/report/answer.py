@@ -195,8 +195,9 @@ def _evidence(claim: Claim, told: Mapping[str, Any]) -> Table:
         "What each test found",
         ["depth", *headings, "p, were it false", "p, were it true", "broken seeds", "McNemar p"],
         rows,
-        note="n: seeds that count. Family interval: at the level at which the whole family of claims is decided. p:"
-        " before Holm, were the claim false, or true. Broken: seeds that diverged or collapsed, on either side.",
+        note="n: seeds that count. Family interval: the same interval at alpha divided by looks and claims, at each"
+        " depth by itself; the tests, with Holm's procedure, decide, and not this interval. p: before Holm, were the"
+        " claim false, or true. Broken: seeds that diverged or collapsed, on either side.",
     )
 
 
@@ -221,7 +222,7 @@ NUMBERS = {
     "only_there": "seeds, there alone",
     "count": "seeds",
     "page_l": "Page's L",
-    "wilcoxon_p": "Wilcoxon p",
+    "wilcoxon_p": "Wilcoxon p, one-sided",
     "correlation": "correlation",
 }
 """What else a test reports, as it is headed."""
@@ -248,9 +249,15 @@ def _numbers(claim: Claim, told: Mapping[str, Any]) -> Iterator[Table]:
     ]
     yield Table(
         "The values over seeds, described",
-        ["depth", *(NUMBERS[key] for key in known), *shares, *reversed(spans)],
+        ["depth", *(_heading(claim, key) for key in known), *shares, *reversed(spans)],
         rows,
     )
+
+
+def _heading(claim: Claim, key: str) -> str:
+    """What a number is called; an effect is measured from what is claimed, and of an equivalence from zero."""
+    from_bound = key == "effect_size" and not isinstance(claim, Equivalent)
+    return f"{NUMBERS[key]}, from the bound as claimed" if from_bound else NUMBERS[key]
 
 
 def _has(numbers: list[dict[str, Any]], key: str) -> bool:
@@ -329,8 +336,8 @@ def _bounds(claim: Claim) -> tuple[float | None, float | None]:
             found = 0.0, None
         case Bound() | Rate(above=None, below=None):
             found = claim.at_least, claim.at_most
-        case Rate():  # the rate on the side that is claimed to have it less often, minus the other
-            found = None, 0.0
+        case Rate():  # the own rate minus the other
+            found = (None, 0.0) if claim.above is None else (0.0, None)
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 POWER = 0.8
 """Probability of a decision that is asked for (Cohen, 1988)."""
 
-MOST_SEEDS = 100_000
+MOST_NAMED = 100_000
 """Seeds beyond which no number is named."""
 
 
@@ -32,9 +32,9 @@ def fewest_seeds(power: Callable[[int], float], wanted: float = POWER) -> int | 
     """
     low, high = 1, 2
     while not power(high) >= wanted:
-        low, high = high, 2 * high
-        if high > MOST_SEEDS:
+        if high == MOST_NAMED:
             return None
+        low, high = high, min(2 * high, MOST_NAMED)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle) >= wanted else (middle, high)
