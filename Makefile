@@ -4,6 +4,10 @@
 STUDY ?= blobs-supervised
 ARGS ?=
 
+# How many trials `chaos` runs, and at which of the events that it lists: 100, 26-50; all.
+TRIALS ?= 100
+POINTS ?= all
+
 # Kept apart so that `test` and `test-slow` divide the suite: no test falls between them.
 SLOW := slow or browser or chaos
 BIN := .venv/bin
@@ -24,11 +28,11 @@ test-browser: setup ## Look at the pages in a real browser; installs Debian's ch
 	    echo "no chromium, and it cannot be installed here: the browser tests will be skipped"
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
-test-slow: setup ## Run the tests that `make test` leaves out: long, browser and chaos
+test-slow: setup ## Run the tests that `make test` leaves out: long, browser, and a few trials of chaos
 	@$(BIN)/python -m pytest -m "$(SLOW)" $(ARGS)
 
-chaos: setup ## Run the chaos trials alone: processes killed, disks filled, files damaged, trackers taken away
-	@$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
+chaos: setup ## Kill, crash, fill the disk and damage files, for hours: make chaos TRIALS=26-50 POINTS=1-200
+	@CHAOS_TRIALS="$(TRIALS)" CHAOS_POINTS="$(POINTS)" $(BIN)/python -m pytest -s -m chaos tests/chaos $(ARGS)
 
 check: setup ## Check format, lint and types
 	@$(BIN)/ruff format --check

@@ -223,6 +223,16 @@ class ResultFolder(WritableFileSystem):
             what = f"Cannot store result {path} in {self.folder}: {error.strerror or error}"
             raise StorageProblem(f"{what}; {durable.remedy(error)}, and run again.") from error
 
+    def damaged(self) -> dict[str, str]:
+        """The records that are not sound, and what is wrong with each; nothing is set aside. Reads every file."""
+        found = {}
+        for file in sorted(Path(self.folder).glob("[!.]*")):
+            try:
+                _verified(_bytes_of(file), file.name)
+            except DamagedRecord as problem:
+                found[file.name] = str(problem)
+        return found
+
     async def aread_path(self, path: str) -> bytes:
         """:meth:`read_path` for coroutines."""
         return self.read_path(path)

@@ -343,6 +343,16 @@ def test_test_targets_divide_the_suite(ready: Checkout) -> None:
     assert set(slow.split(" or ")) == {marker.split(":")[0] for marker in markers}
 
 
+def test_chaos_runs_the_trials_that_are_asked_for(ready: Checkout) -> None:
+    """`make chaos` runs a hundred trials at every event, or those that TRIALS and POINTS name."""
+    all_of_them = ready.make("-n", "chaos").stdout
+    assert 'CHAOS_TRIALS="100" CHAOS_POINTS="all"' in all_of_them
+    assert "pytest -s -m chaos tests/chaos" in all_of_them
+    some = ready.make("-n", "chaos", "TRIALS=26-50", "POINTS=9", "ARGS=-k kill").stdout
+    assert 'CHAOS_TRIALS="26-50" CHAOS_POINTS="9"' in some
+    assert some.rstrip().endswith("tests/chaos -k kill")
+
+
 def test_ci_runs_what_people_run(checkout: Checkout) -> None:
     """CI runs `make check`, then `make test`, and stops with the status of the first that fails."""
     shutil.copytree(ROOT / ".ci", checkout.folder / ".ci")

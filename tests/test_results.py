@@ -27,7 +27,7 @@ from prefect.serializers import JSONSerializer, PickleSerializer
 
 from flows import environment, server
 from layerwise.stages import Evaluation, StageResult
-from tasks import records, results
+from tasks import owners, records, results
 from tasks.results import ResultFolder, ResultProblem, StageSerializer, read_back, results_block, stage_task
 from tests.test_server import CHECKOUT, clean_environ, used_root
 
@@ -279,6 +279,53 @@ def test_every_damage_makes_a_record_missing(folder: ResultFolder, caplog: pytes
             (report,) = caplog.messages
             assert report.startswith(f"Result {DIGEST} is set aside and will be computed again: it")
     assert file.with_name(f".{DIGEST}.damaged").read_bytes() == damaged
+
+
+def test_damaged_records_are_listed_and_left_where_they_are(folder: ResultFolder) -> None:
+    """A look at the whole folder names what is damaged and why, and changes nothing; scraps are no records."""
+    names = ["00c0ffee", "00c0ffef", "00c0fff0"]
+    for name in names:
+        folder.write_path(name, record(1, key=name))
+    (Path(folder.folder) / ".writing~lab~1~1~0").write_bytes(b"")
+    assert folder.damaged() == {}
+    (Path(folder.folder) / names[0]).write_bytes(b"")
+    (Path(folder.folder) / names[1]).rename(Path(folder.folder) / names[2])
+    assert folder.damaged() == {
+        names[0]: "it does not begin as a record of ours",
+        names[2]: f"it was stored as '{names[1]}'",
+    }
+    assert sorted(file.name for file in Path(folder.folder).glob("[!.]*")) == [names[0], names[2]]
+
+
+def test_what_cannot_be_read_is_missing(folder: ResultFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """A record that the system does not give is reported with its reason, set aside, and written anew."""
+    (Path(folder.folder) / DIGEST).mkdir(parents=True)  # which no user can read as a file
+    with pytest.raises(ResultProblem, match=r"^it cannot be read \(Is a directory\)$"):
+        folder.read_path(DIGEST)
+    assert caplog.messages == [
+        f"Result {DIGEST} is set aside and will be computed again: it cannot be read (Is a directory)"
+    ]
+    folder.write_path(DIGEST, record(1))
+    assert folder.read_path(DIGEST) == record(1)
+
+
+def test_scraps_of_killed_writers_are_removed(folder: ResultFolder, tmp_path: Path) -> None:
+    """What a writer of this machine that is gone left is removed; one that lives, or is elsewhere, keeps its own."""
+    place = Path(folder.folder)
+    place.mkdir()
+    machine, process, started = owners.this_process().split("/")
+    scraps = {
+        f".writing~{machine}~{process}~{started}~aa": True,
+        f".writing~{machine}~{process}~1~aa": False,
+        f".writing~elsewhere~{process}~1~aa": True,
+        ".00c0ffee.damaged": True,
+        "00c0ffee": True,
+    }
+    for name in scraps:
+        (place / name).touch()
+    results._sweep(place)
+    assert {name: (place / name).exists() for name in scraps} == scraps
+    results._sweep(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("kind", foreign_records(Path()))
