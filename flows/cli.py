@@ -18,6 +18,8 @@ import click
 from flows import environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layerwise.study import Study
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
@@ -245,8 +247,10 @@ def ui(mlflow_port: int, prefect_port: int) -> None:
 
 
 def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
+    from layerwise import imported
     from layerwise.study import load
 
+    imported.tell(click.echo)  # reading a study whose data a loader makes runs the loader
     changes = {} if seeds is None else {"seeds": seeds}
     return load(study, overrides=overrides, **changes)
 
@@ -307,6 +311,8 @@ def _status() -> int:
         return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as nothing_asked:
         click.echo(nothing_asked.format_message())
+    except environment.DiskFull as error:
+        return _refuse(str(error), FAILED)
     except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
         return _refuse(_in_words(error), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):
@@ -324,8 +330,9 @@ def _in_words(error: Exception) -> str:
 
 
 def _refuse(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    click.echo(f"layerwise: {line}", err=True)
+    from layerwise.study.parts import printable
+
+    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
 

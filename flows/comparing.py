@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flows import environment
 from flows.printing import DONE, print_table, say
 from flows.reporting import deliver, plain, reports_folder, safe_word
 from layerwise.study import StudyError
@@ -39,6 +40,7 @@ def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, 
     Raises:
         StudyError: if there is no such run, or these cannot be compared.
     """
+    environment.set_variables(root)
     if len(said) < 2:
         raise StudyError(f"compare: received {len(said)} run; expected two or more: name another one")
     from layerwise.across import compare_runs
@@ -74,16 +76,15 @@ def _scores(one: Tracked, arm: str, settings: Mapping[str, Mapping[str, str]], n
     """A run under its name, its arm if one is meant, and the beginning of its id where another has the same name."""
     from layerwise.across import RunScores
 
-    called = "/".join(filter(None, (one.name, arm)))
-    if names.count(one.name) > 1 and not arm:
-        called += f" ({one.run.info.run_id[:8]})"
+    run = f"{one.name} ({one.run.info.run_id[:8]})" if names.count(one.name) > 1 else one.name
+    called = "/".join(filter(None, (run, arm)))
     tags = {
         key.removeprefix("layerwise.").removeprefix("version."): value
         for key, value in one.run.data.tags.items()
         if key.startswith(COMPARED)
     }
     metrics = one.metrics[one.metrics["arm"] == arm] if arm else one.metrics
-    return RunScores(called, settings, metrics, one.data_digest, tags)
+    return RunScores(called, one.run.info.run_id, settings, metrics, one.data_digest, tags)
 
 
 def _print(across: Across, console: Console) -> None:

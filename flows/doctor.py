@@ -98,8 +98,7 @@ def _database(root: Path) -> Iterator[Finding]:
     try:
         store = check_database(root)
     except TrackingError as error:
-        words, _, remedy = str(error).rpartition("; ")
-        yield Finding("store", words, remedy)
+        yield _refused(error, otherwise="close what holds it")
         return
     size = in_words(store.path.stat().st_size)
     if store.on_network:
@@ -121,9 +120,14 @@ def _server(root: Path) -> Finding:
     try:
         open_store(root)
     except TrackingError as error:
-        words, _, remedy = str(error).rpartition("; ")
-        return Finding("store", words, remedy)
+        return _refused(error, otherwise="start it, or correct or unset MLFLOW_TRACKING_URI")
     return Finding("store", "the server that MLFLOW_TRACKING_URI names answers; its runs are not looked at")
+
+
+def _refused(error: TrackingError, *, otherwise: str) -> Finding:
+    """A store that cannot be used; the message mostly ends with what to do."""
+    words, _, remedy = str(error).partition("; ")
+    return Finding("store", words, remedy or otherwise)
 
 
 def _leftovers(found: health.Leftovers) -> Iterator[Finding]:

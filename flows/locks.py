@@ -12,7 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.environment import locks_folder
+from flows.environment import EnvironmentProblem, locks_folder
+from tasks import owners
 
 
 class Busy(RuntimeError):
@@ -23,20 +24,26 @@ class Busy(RuntimeError):
 def claim(root: Path, run_key: str) -> Generator[None]:
     """Hold the run ``run_key`` of ``root`` while the body runs.
 
-    Raises :class:`Busy` at once when another process, or this one, holds it already.
+    Raises :class:`Busy` at once when another process, or this one, holds it already, and
+    :class:`flows.environment.EnvironmentProblem` when there is no way to lock.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_key):
         raise ValueError(f"run_key is {run_key!r}; expected 1 to 128 letters, digits, - or _")
     folder = locks_folder(root)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{run_key}.lock", is_singleton=False)
+    lock = FileLock(folder / f"{run_key}.lock", is_singleton=False, fallback_to_soft=False)
     holder = folder / f"{run_key}.holder"
+    with _failures_in_one_line(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise Busy(f"{_described(holder)} works on this run; wait for it, or stop it.") from None
+        try:
+            _write(holder)
+        except OSError:
+            lock.release()
+            raise
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise Busy(f"{_described(holder)} works on this run; wait for it, or stop it.") from None
-    try:
-        _write(holder)
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -82,13 +89,11 @@ def holders(root: Path) -> list[Holder]:
 
 
 def _is_running(holder: Path) -> bool:
+    """Whether the process that wrote a note is there; of another machine's nothing is known, so it is."""
     try:
-        os.kill(int(json.loads(holder.read_text())["pid"]), 0)
-    except PermissionError:  # somebody else's
-        return True
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return not owners.is_gone(json.loads(holder.read_text())["owner"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return True
 
 
 def _results_lock(root: Path) -> Path:
@@ -101,13 +106,26 @@ def _write(holder: Path) -> None:
     """Say who holds the lock; renamed into place, so that a reader never meets half a line."""
     temporary = holder.with_suffix(".new")  # of the lock's holder alone, so that a kill leaves one at most
     since = datetime.now().astimezone().isoformat(timespec="seconds")
-    temporary.write_text(json.dumps({"pid": os.getpid(), "since": since}))
+    temporary.write_text(json.dumps({"pid": os.getpid(), "since": since, "owner": owners.this_process()}))
     temporary.replace(holder)
 
 
 def _described(holder: Path) -> str:
+    """Who a note says holds the lock, if that process is there; its number may long be somebody else's."""
     try:
         content = json.loads(holder.read_text())
-        return f"Process {int(content['pid'])} (since {content['since']:.40})"
+        named = f"Process {int(content['pid'])} (since {content['since']:.40})"
     except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and naming itself
         return "Another process"
+    return named if _is_running(holder) else "Another process"
+
+
+@contextmanager
+def _failures_in_one_line(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:  # rights, a full disk, or a file system without locks
+        raise EnvironmentProblem(
+            f"Cannot lock {error.filename or folder} ({error.strerror or error}); mend that, or name a folder of your"
+            " own on a local disk in LAYERWISE_ROOT."
+        ) from error

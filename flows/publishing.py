@@ -105,9 +105,9 @@ class Publishing:
         steps: list[Callable[[], object]] = [
             partial(self._send_kept, block, highest) for block, highest in self.kept.values()
         ]
-        summary = self.trained.summary(self.study, outcome)
+        summary = self.trained.summary(outcome)
         if summary is not None:
-            steps.append(partial(self._send_summary, summary))
+            steps.append(partial(self._send_summary, outcome.study, summary))
         bar = progress.begin("publishing", len(steps)) if self.kept else None
         for step in steps:
             with unpublished_noted(self.trained):
@@ -122,7 +122,9 @@ class Publishing:
         if summary.chosen is None or self.trained.unpublished:
             return outcome
         with unpublished_noted(self.trained):
-            return dataclasses.replace(outcome, registered=self._insist(partial(self._register, summary)))
+            return dataclasses.replace(
+                outcome, registered=self._insist(partial(self._register, outcome.study, summary))
+            )
         return outcome
 
     def close(self, status: Status, *, patiently: bool = False) -> None:
@@ -228,15 +230,15 @@ class Publishing:
         self._open()
         self._submit(list(_stored(block, self.data, highest))).result()
 
-    def _send_summary(self, summary: Summary) -> None:
+    def _send_summary(self, study: Study, summary: Summary) -> None:
         self._open()
         sent = [allow_failure(future) for future in self.sent]
-        publish_summary(quote(self.tree), quote(self.study), quote(self.data), quote(summary), wait_for=sent)
+        publish_summary(quote(self.tree), quote(study), quote(self.data), quote(summary), wait_for=sent)
 
-    def _register(self, summary: Summary) -> str | None:
+    def _register(self, study: Study, summary: Summary) -> str | None:
         self._open()
         return register_chosen(  # ty: ignore[no-matching-overload] - as below
-            quote(self.tree), quote(self.study), self.repeat, quote(self.data), quote(summary)
+            quote(self.tree), quote(study), self.repeat, quote(self.data), quote(summary)
         )
 
     def _submit(self, depths: list[Depth]) -> PrefectFuture[None]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows import environment
 from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse
-from layerwise.study import StudyError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,6 +38,7 @@ def report_command(said: str, *, output: Path | None, as_text: bool, may_open: b
         may_open: whether the file is opened in the user's browser, where standard output is a terminal.
         root: where runs are.
     """
+    environment.set_variables(root)
     from tasks.tracking.store import TrackingError, open_existing_store
 
     try:
@@ -89,30 +90,33 @@ def _report(client: MlflowClient, said: str, *, as_text: bool) -> tuple[Run, byt
         if content is not None:
             return run, content
         held = read_tracked(client, run)
-    click.echo(f"layerwise: {held.name} has no report, or not as it was published; it is made again.", err=True)
-    return run, _made_again(held, as_text=as_text).encode()
+    page = _made_again(held, as_text=as_text).encode()
+    click.echo(f"layerwise: {held.name} has no report, or not as it was published: made from its tables.", err=True)
+    return run, page
 
 
 def _made_again(held: Tracked, *, as_text: bool) -> str:
     """The report, from the tables of its run."""
     from layerwise import report
+    from layerwise.growing import as_grown
     from layerwise.study import parse
 
     if (own := _own(held.document)) is not None:
         raise NoReport(
-            f"{held.name} has no report, and to make it again here would be to read {own} that its run names;"
-            " `layerwise run` of its study file makes one."
+            f"{held.name} has no report, and making one here would mean to read {own} that its run names; a repeat of"
+            " it has one: layerwise run, with --repeat."
         )
     try:
-        study, origin = parse(held.document, where=held.name), report.origin_of(held.run.data.tags)
+        asked, origin = parse(held.document, where=held.name), report.origin_of(held.run.data.tags)
+        study = as_grown(asked, held.metrics)
         tables = (held.metrics, held.table, held.verdicts, held.differences, held.costs)
         page = report.study_page(report.StudyRun(study, *tables, origin, held.data_digest))
-    except (StudyError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return report.markdown(page) if as_text else report.html(page)
+    except Exception as error:  # noqa: BLE001 - a tracker may hold anything, and there is nothing to go on with
         raise NoReport(
             f"{held.name} has no report, and what its run holds is not what this version makes one from"
-            f" ({in_one_line(error)}); `layerwise run` of its study file makes one."
+            f" ({in_one_line(error)}); a repeat of it has one: layerwise run, with --repeat."
         ) from None
-    return report.markdown(page) if as_text else report.html(page)
 
 
 def _own(document: Any) -> str | None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from flows import environment, progress
 from flows.launching import Unanswered
 from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, say
-from layerwise import agreement, comparison, sizes, stages
+from layerwise import agreement, comparison, imported, sizes, stages
 from layerwise.agreement import Agreement, Difference, Place, Value
 from layerwise.study import Study
 
@@ -112,7 +112,7 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
 
 def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
     """The run that is meant, if it is one that was finished."""
-    from tasks.tracking.store import TrackingError, file_of, is_new, open_store
+    from tasks.tracking.store import TrackingError, failures_in_one_line, file_of, is_new, open_store
 
     if is_new(root):
         raise Unanswered(NOTHING_TRACKED.format(file_of(root)), WRONG_REQUEST)
@@ -121,14 +121,16 @@ def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
         from tasks.tracking.tracked import find_study_run, read_tracked
 
         client = open_store(root)
-        run = find_study_run(client, said)
-        if run.info.status != "FINISHED":
+        with failures_in_one_line(f"reading run {said}", client.tracking_uri):
+            run = find_study_run(client, said)
+            tracked = read_tracked(client, run) if run.info.status == "FINISHED" else None
+        if tracked is None:
             name = run.data.tags.get("layerwise.study", said)
             raise TrackingError(
                 f"run {run.info.run_id} of {name} is {run.info.status}, so not all of it is tracked;"
                 f" finish it with `layerwise run`, and reproduce it then."
             )
-        return client, read_tracked(client, run)
+        return client, tracked
     except TrackingError as error:
         raise Unanswered(str(error), WRONG_REQUEST) from None
 
@@ -140,11 +142,12 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     tags = tracked.run.data.tags
     if not allowed.other_code:
         origins.check_code(tags)
+    imported.tell(lambda line: say(line, console))
     study, data = origins.study_of(tracked, allowed)
     sizes.refuse_oversize(study)
+    for path in sorted(study.functions):
+        imported.announce(path)
     say(f"Reproducing {tracked.name}, run {tracked.run.info.run_id}, of {_day(tracked)}.", console)
-    for path in origins.functions(tracked.document):
-        say(f"code of your own, as the run had it: {path}", console)
     for line in (unlike := tuple(origins.unlike(tags))):
         say(f"Not as it was: {line}.", console)
     try:
@@ -262,11 +265,14 @@ def _tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -
 def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, Value]:
     """The same of a computation with nothing but the data."""
     from layerwise import answers
+    from layerwise.growing import as_grown
     from layerwise.ledger import Ledger
-    from tasks.tracking.runs import REPEAT, SEEDS
+    from tasks.tracking.runs import REPEAT, SEEDS, arms_and_seeds
 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
-    bar = progress.begin("reproducing", _num_depths(study, data, int(tags.get(SEEDS, study.seeds))))
+    seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds
+    grown = as_grown(study, tracked.metrics)
+    bar = progress.begin("reproducing", _num_depths(grown, data, seeds))
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):
@@ -274,7 +280,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
             found |= _stage_values(ledger.rows[begun:])
             begun = len(ledger.rows)
         found |= _depth_values(study, data, depth)
-        bar.advance(f"{depth.block.arm}, seeds {depth.block.seeds[0]}-{depth.block.seeds[-1]}, depth {depth.depth}")
+        bar.advance(depth.place)
     return found
 
 
@@ -296,7 +302,6 @@ def _stage_values(rows: Iterable[Mapping[Any, Any]]) -> dict[Place, Value]:
 
 def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
     """What is tracked of a depth: scores and weights of its seeds, and their rows of the table of all scores."""
-    from layerwise import answers
     from tasks import content
 
     found: dict[Place, Value] = {}
@@ -307,7 +312,7 @@ def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
                 found[Place(arm, seed, seed, "scores", number, point.key)] = point.value
         for kept in content.networks(depth, position, data, study.track.models):
             found[Place(arm, seed, seed, kept.network.name, number, "weights")] = kept.digest
-    for row in answers.rows(depth):
+    for row in depth.records():
         found |= _row_values(row)
     return found
 

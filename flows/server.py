@@ -28,6 +28,9 @@ from typing import IO, TYPE_CHECKING, NoReturn, Self
 if TYPE_CHECKING:
     import uvicorn
 
+LAST_WORDS = 65536
+"""Bytes at the end of the server's log in which the reason stands that it ended for."""
+
 _LOST = signal.SIGUSR1
 """What wakes the main thread, wherever it waits, when the server has gone."""
 
@@ -69,7 +72,7 @@ class Server:
                 )
             if self._process.poll() is not None:
                 raise ServerProblem(
-                    f"Prefect's server ended with status {self._process.returncode} while starting; see {self._log}."
+                    f"Prefect's server ended with status {self._process.returncode} while starting; {self._remedy()}"
                 )
             if time.monotonic() > deadline:
                 raise ServerProblem(f"Prefect's server did not answer within {timeout:.0f} s; see {self._log}.")
@@ -106,6 +109,22 @@ class Server:
             _server_is_gone.set()
             return f"Prefect's server at {self.url} does not answer any more"
         return None
+
+    def _remedy(self) -> str:
+        """What to do about a server of ours that does not start, as its log and its disk say."""
+        from flows import environment
+
+        if self._log is None:
+            return "see its log."
+        home, said = self._log.parent, self._log.read_bytes()[-LAST_WORDS:]
+        if environment.is_full(home):
+            return f"the disk of {home} is full: free space on it, and run again."
+        if b"malformed" in said or b"file is not a database" in said:
+            return (
+                f"its database {home / 'prefect.db'} is damaged: move it away, and run again. It holds what Prefect's"
+                " pages show of earlier runs; no result is in it."
+            )
+        return f"see {self._log}."
 
     def stop(self) -> None:
         """Deliver what Prefect still has to report, then end the server; does nothing for one not ours."""

@@ -11,6 +11,9 @@ import errno
 import os
 from pathlib import Path
 
+WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+"""A temporary file is made anew or written over where it is; a link in its place could lead anywhere."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -53,6 +56,11 @@ def settle(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of space."""
+    return getattr(error, "errno", None) in FULL or "disk is full" in str(error)  # SQLite's words
+
+
 def remedy(error: BaseException) -> str:
     """What to do about a disk or a database that does not take what is written.
 
@@ -60,15 +68,14 @@ def remedy(error: BaseException) -> str:
         >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
         'free space on that disk'
         >>> remedy(OSError(errno.EIO, "Input/output error"))
-        'mend that'
+        'mend it'
     """
-    full = getattr(error, "errno", None) in FULL or "disk is full" in str(error)  # SQLite's words
-    return "free space on that disk" if full else "mend that"
+    return "free space on that disk" if is_full(error) else "mend it"
 
 
 def _write(file: Path, content: bytes, temporary: Path, mode: int, *, sync: bool) -> None:
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        descriptor = os.open(temporary, WRITING, mode)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             if sync:

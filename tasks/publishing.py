@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import comparison, figures, report, selection, stages, statistics
-from layerwise.answers import FINE_TUNED
+from layerwise import answers, comparison, figures, report, selection, stages, statistics
 from layerwise.datasets import Data, class_balance, content_digest
 from layerwise.selection import Chosen
 from layerwise.stages import Depth, Evaluation, Network, model_name
 from layerwise.study import Study, StudyError
+from layerwise.study.claims import FINE_TUNED
 from layerwise.study.scores import is_tuned
 from tasks import content, notes, serving
 from tasks.content import KeptNetwork
@@ -210,7 +210,7 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     _publish_datasets(publisher, run_id, study, data)
     differences = _publish_differences(publisher, run_id, study, summary)
     _publish_verdicts(publisher, run_id, summary.verdicts)
-    told = {"answer": "\n".join(statistics.in_words(metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
+    told = {"answer": "\n".join(answers.in_words(study, metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
     publisher.tags(run_id, {f"layerwise.{name}": value for name, value in told.items()})
     publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.chosen)})
     if summary.chosen is not None:

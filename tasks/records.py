@@ -107,7 +107,7 @@ def check(record: bytes, name: str) -> None:
     try:
         parsed = json.loads(record, object_pairs_hook=_without_duplicates)
         serializer, stored_as = parsed["metadata"]["serializer"], parsed["metadata"]["storage_key"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"it is not a result record ({error})") from error
     if parsed.keys() != {"metadata", "result"} or serializer != {"type": "layerwise"}:
         raise ValueError(f"its serializer is {serializer!r}, not ours")

@@ -21,7 +21,6 @@ import json
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -35,7 +34,8 @@ from prefect.results import ResultRecord, get_result_store
 from prefect.serializers import Serializer
 from pydantic import Field
 
-from tasks import durable, owners, records
+from layerwise import npy
+from tasks import bounded, durable, owners, records
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,7 +95,7 @@ class StageSerializer(Serializer):
             if records.sha256(value, packed) != digest:
                 raise ValueError("its checksum does not match its content")
             return _decoded(json.loads(value), _unpacked(base64.b64decode(packed, validate=True)))
-        except (AttributeError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"not a stage result of this version: {error}") from error
 
 
@@ -160,9 +160,11 @@ def _packed(arrays: list[np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpacked(npz: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
-        return [archive[str(i)] for i in range(len(archive.files))]
+def _unpacked(content: bytes) -> list[np.ndarray]:
+    archive = npy.Archive(io.BytesIO(content))
+    if sum(member.file_size for member in archive.members.values()) > len(content):
+        raise ValueError("its arrays would take more room than the record does")
+    return [archive[str(i)] for i in range(len(archive))]
 
 
 def _name_of(kind: type) -> str | None:
@@ -251,17 +253,17 @@ class ResultFolder(WritableFileSystem):
 
 def _holds(file: Path, content: bytes) -> bool:
     try:
-        return file.read_bytes() == content
-    except OSError:  # it is not there, or what is there cannot be read
+        return _bytes_of(file) == content
+    except (OSError, DamagedRecord):  # it is not there, or what is there cannot be read
         return False
 
 
 def _bytes_of(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return bounded.read(file, links=False)
     except FileNotFoundError:
         raise
-    except OSError as error:  # a bad sector, or a file that is not ours to read
+    except OSError as error:  # a bad sector, a link to elsewhere, or a file that is not ours to read
         raise DamagedRecord(f"it cannot be read ({error.strerror or error})") from error
 
 

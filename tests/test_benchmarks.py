@@ -151,7 +151,8 @@ def tracked(name: str, verdicts: list[dict[str, Any]], *, seconds: int) -> Track
     tags = {"layerwise.study": name, "layerwise.cores": "2", "layerwise.machine": "Linux", "layerwise.answer": "Up."}
     run = Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
     nothing = pd.DataFrame()
-    return Tracked(run, {}, nothing, nothing, {"verdicts": verdicts} if verdicts else None, None, "")
+    said = {"verdicts": verdicts} if verdicts else None
+    return Tracked(run, {}, nothing, nothing, verdicts=said, differences=None, costs=None, data_digest="")
 
 
 def claimed(verdict: str, found: str) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def test_the_readme_holds_a_verdict_on_every_claim():
     table = page.partition(verdicts.BEGIN)[2].partition(verdicts.END)[0]
     rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines() if line.startswith("| ")][1:]
     studies = {name: load(name) for name in READY}
-    named = [row[0].removeprefix("| ").partition("]")[0].removeprefix("[") for row in rows]
+    named = [row[0].removeprefix("|").strip().partition("]")[0].removeprefix("[") for row in rows]
     assert [name for name in named if name] == list(studies)
     claimed = [sentence(study, claim) for study in studies.values() for claim in (study.claims or {}).values()]
     assert [row[1] for row in rows] == claimed

@@ -252,6 +252,7 @@ def test_a_server_that_does_not_answer_is_told(
     (line,) = [line for line in lines if not line.startswith("ok ")]
     assert status == 1
     assert line.startswith(f"look  store      the tracking store http://127.0.0.1:{port} does not answer")
+    assert line.endswith("; start it, or correct or unset MLFLOW_TRACKING_URI")
     assert "secret" not in line
 
 

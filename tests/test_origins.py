@@ -14,7 +14,7 @@ from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from flows import origins
 from flows.reproducing import Allowed
-from layerwise import datasets
+from layerwise import datasets, imported
 from layerwise.study import Study, StudyError, parse
 from tasks.provenance import inputs
 from tasks.tracking.tracked import Tracked
@@ -60,7 +60,16 @@ def tracked(study: Study, document: dict[str, Any] | None = None, repeat: str = 
     info = RunInfo("r" * 32, "1", "ada", "FINISHED", 0, 1, "active")
     data = RunData(tags=[RunTag(key, value) for key, value in known.items() if value is not None])
     digest = datasets.generate(study.data).digest
-    return Tracked(Run(info, data), document or study.canonical(), EMPTY, EMPTY, None, None, digest)
+    return Tracked(
+        Run(info, data),
+        document or study.canonical(),
+        metrics=EMPTY,
+        table=EMPTY,
+        verdicts=None,
+        differences=None,
+        costs=None,
+        data_digest=digest,
+    )
 
 
 # --- code ---------------------------------------------------------------------------------------------------
@@ -233,15 +242,19 @@ def called(root: Path) -> bool:
 
 
 def test_a_function_with_the_recorded_content_is_called(loaded: Tracked, root: Path) -> None:
-    """The file in the working directory has the very content that the run recorded."""
+    """The file in the working directory has the very content that the run recorded; it is named before it is used."""
     datasets.reading._read.cache_clear()
+    told: list[tuple[str, Path, bool]] = []
+    imported.tell(lambda path, file: told.append((path, file, called(root))))
     study, _ = origins.study_of(loaded, Allowed())
+    imported.tell(lambda _path, _file: None)
+    assert told == [("own_rows:load", root / "own_rows.py", False)]
     assert study.digest() == loaded.run.data.tags["layerwise.digest"]
     assert called(root)
 
 
 def test_another_folder_that_the_tracker_names_is_not_looked_in(loaded: Tracked, root: Path) -> None:
-    """A module of the same name there is not imported in the place of the one in the working directory."""
+    """Neither the function nor anything that its module imports is taken from there."""
     (root / "elsewhere").mkdir()
     (root / "elsewhere" / "own_rows.py").write_text("open('hostile', 'w').close()\n" + LOADER)
     loaded.document["data"]["folder"] = str(root / "elsewhere")
@@ -249,6 +262,7 @@ def test_another_folder_that_the_tracker_names_is_not_looked_in(loaded: Tracked,
     origins.study_of(loaded, Allowed())
     assert called(root)
     assert not (root / "hostile").exists()
+    assert str(root / "elsewhere") not in sys.path
 
 
 def test_functions_are_found_wherever_a_study_names_them() -> None:

@@ -22,6 +22,7 @@ from flows.reproducing import Allowed, reproduce_command
 from layerwise import engine, pretraining
 from layerwise.study import Study, StudyError, parse
 from tasks.results import ResultFolder, read_back
+from tasks.tracking.answers import stored_answer
 from tests.studies import small, small_document
 from tests.test_cli import and_modules, database
 from tests.test_flow import Lab, lab  # noqa: F401 - the fixture
@@ -130,6 +131,7 @@ def test_the_verdict_is_added_to_the_run(lab: Lab, asked: Study, reproduce: Call
     assert record["compared"] == {"scores": 84, "digests": 10, "models": 6, "stages": 4}
     assert record["made_by"]["layerwise.version.numpy"] == np.__version__
     assert record["at"] == tags["layerwise.reproduced_at"]
+    assert stored_answer(lab.client, after).missing == ()
 
 
 OTHERS = {
@@ -216,7 +218,7 @@ def test_own_data_and_layers_are_reproduced(
     assert lab.run(study).failures == {}
     ended = reproduce("own")
     assert (ended.status, ended.err) == (0, "")
-    assert "code of your own, as the run had it: own_gate:gated\n" in ended.out
+    assert f"code of your own: own_gate:gated, in {tmp_path / 'own_gate.py'}\n" in ended.out
     assert ended.out.splitlines()[-1].startswith("EXACT (R0): ")
     (tmp_path / "own_gate.py").write_text(OWN_LAYER.replace("units=4", "units=5"))
     with pytest.raises(StudyError, match=r"own_gate\.py is not the code that the run was made with"):

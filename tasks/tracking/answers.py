@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from tasks.tracking.files import stored_file
 from tasks.tracking.manifest import Fault, check_tree, in_words
 from tasks.tracking.registry import CHOSEN, REGISTERED, registered_version
 from tasks.tracking.runs import KIND, RUN_KEY, STUDY
+from tasks.tracking.store import taken_as_ours
 
 RESULTS = "results.csv"
 """The artifact of the study run that holds the table of results."""
@@ -37,6 +39,9 @@ REPORT = "report.html"
 
 REPORT_AS_TEXT = "report.md"
 """The same as Markdown."""
+
+MOST_COLUMNS = 2000
+"""Columns of a table; those of results have about a hundred."""
 
 CLAIM = "layerwise.claim."
 """What the tags of the study run begin with that hold a verdict each."""
@@ -81,16 +86,21 @@ def stored_answer(client: MlflowClient, study_run: Run, *, claims: bool = False)
         study_run: as :func:`finished_study_run` returns it.
         claims: whether the study has claims, so that there must be verdicts.
     """
-    table, verdicts = stored_table(client, study_run, RESULTS), stored_file(client, study_run, VERDICTS)
+    with taken_as_ours(f"what run {study_run.info.run_id} holds"):
+        return _stored_answer(client, study_run, claims=claims)
+
+
+def _stored_answer(client: MlflowClient, study_run: Run, *, claims: bool) -> StoredAnswer:
+    table, verdicts = stored_table(client, study_run, RESULTS), stored_verdicts(client, study_run)
     faults = check_tree(client, study_run)
     for path, needed, found in ((RESULTS, True, table), (VERDICTS, claims, verdicts)):
         if needed and found is None and not any(fault.what == path for fault in faults):
             faults.append(Fault("study", study_run.info.run_id, "file", "missing", path))
-    said, tags, missing = None if verdicts is None else json.loads(verdicts), study_run.data.tags, in_words(faults)
+    tags, missing = study_run.data.tags, in_words(faults)
     if REGISTERED in tags and registered_version(client, tags[STUDY], tags[RUN_KEY]) is None:
-        missing += (f"the registered model {tags[REGISTERED]}",)
+        missing += (f"1 registered model missing ({tags[REGISTERED]})",)
     registered = tags.get(REGISTERED, "").rpartition("/")[2]
-    return StoredAnswer(table, said, missing, tuple(faults), tags.get(CHOSEN, ""), registered)
+    return StoredAnswer(table, verdicts, missing, tuple(faults), tags.get(CHOSEN, ""), registered)
 
 
 def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | None:
@@ -99,7 +109,31 @@ def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | No
     return None if content is None else table_of(content)
 
 
+def stored_verdicts(client: MlflowClient, run: Run) -> dict[str, Any] | None:
+    """What a run found of each claim, as plain JSON; None if that is not there or not as it was published."""
+    content = stored_file(client, run, VERDICTS)
+    if content is None:
+        return None
+    said = json.loads(content)
+    for one in said["verdicts"]:
+        if not all(isinstance(one[key], str) for key in ("claim", "verdict", "words")):
+            raise ValueError(f"a verdict without words in {VERDICTS}")
+    return said
+
+
 def table_of(content: bytes) -> pd.DataFrame:
-    """A table as it was published: names and digests are text, whatever they look like, and only nothing is missing."""
+    """A table as it was published: names and digests are text, whatever they look like, and only nothing is missing.
+
+    Raises:
+        ValueError: if it is no such table.
+    """
+    columns = content.partition(b"\n")[0].count(b",") + 1
+    if columns > MOST_COLUMNS:
+        raise ValueError(f"{columns:,} columns; at most {MOST_COLUMNS:,} are read")
     text: dict[Hashable, Any] = dict.fromkeys(("arm", "minus", "stage", "digest", "content"), "str")
-    return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of lines that are longer than the header
+        try:
+            return pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""], index_col=False)
+        except pd.errors.ParserWarning as warning:
+            raise ValueError(str(warning)) from None

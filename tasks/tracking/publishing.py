@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.types import Schema, TensorSpec
 
 from tasks import durable
-from tasks.tracking.files import ARTIFACT, local_path, read_below, write_all, write_artifact
+from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, write_all, write_artifact
 from tasks.tracking.manifest import FILES, MANIFEST, Content, damaged_files, manifest
 from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, models_of
 from tasks.tracking.store import TrackingError, failures_in_one_line
@@ -167,9 +168,14 @@ class Publisher:
             else:
                 if vouched:
                     log.warning("Artifact %s of run %s was not as published, and is written again.", path, run_id)
-                write_artifact(folder, path, content)
+                write_artifact(require_inside(folder, self._store), path, content)
             self.tags(run_id, {ARTIFACT + path: digest})
             return True
+
+    @cached_property
+    def _store(self) -> str:
+        """Where the experiment keeps its artifacts."""
+        return self.client.get_experiment(self.tree.experiment_id).artifact_location
 
     def manifest(self) -> bool:
         """Publish the list of all that this process published or found published; returns whether it was sent."""
@@ -365,7 +371,7 @@ class Publisher:
         files = folder.named(model_id=known.model_id, run_id=model.run_id, location=known.artifact_location)
         # The client's log_model_artifacts would ask the store where the model lives, then copy: 4 ms more.
         if place := local_path(known.artifact_location):
-            write_all(place, files)
+            write_all(require_inside(place, self._store), files)
             return place
         with tempfile.TemporaryDirectory() as scratch:
             write_all(Path(scratch), files)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import itertools
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from layerwise.study import AnyLayer, Procedure, Study, Training
+from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, Training
 from tasks import owners
 from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
 from tasks.tracking.views import VIEW_TAG, arms_view
@@ -180,8 +181,29 @@ def close_stale_runs(client: MlflowClient, experiment_id: str, *, except_key: st
 
 
 def tree_runs(client: MlflowClient, experiment_id: str, run_key: str) -> list[Run]:
-    """Every run of a run key that has not been deleted."""
+    """Every run of a run key that has not been deleted.
+
+    Raises:
+        TrackingError: if that is no run key, as it may be where a tracker was asked for it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_key):
+        raise TrackingError(f"the tag {RUN_KEY} says {run_key[:40]!r}, which no study has; see who changed it.")
     return _search(client, experiment_id, f"tags.`{RUN_KEY}` = '{run_key}'")
+
+
+def arms_and_seeds(tags: Mapping[str, str]) -> tuple[list[str], int]:
+    """The arms of a study, and how many seeds each has, as the tags of its run say.
+
+    Raises:
+        TrackingError: if they say what no study can.
+    """
+    arms, seeds = tags.get(ARMS, "").split(","), tags.get(SEEDS, "0")
+    if len(arms) > MOST_ARMS or not seeds.isdecimal() or not seeds.isascii() or int(seeds[:9]) > MOST_SEEDS:
+        raise TrackingError(
+            f"the tags {ARMS} and {SEEDS} say {len(arms):,} arms and {seeds[:40]!r} seeds, which no study has; see who"
+            " changed them."
+        )
+    return arms, int(seeds)
 
 
 def identity(run: Run) -> Identity:

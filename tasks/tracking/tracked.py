@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from layerwise.study import StudyError
 from layerwise.study.reading import document_of
-from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, VERDICTS, stored_file, stored_table, table_of
+from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, stored_file, stored_table, stored_verdicts, table_of
 from tasks.tracking.publishing import ARTIFACT, DEPTH
 from tasks.tracking.runs import (
     ARM,
@@ -33,7 +32,7 @@ from tasks.tracking.runs import (
     search_models,
     tree_runs,
 )
-from tasks.tracking.store import TrackingError, failures_in_one_line
+from tasks.tracking.store import TrackingError, failures_in_one_line, taken_as_ours
 
 STUDY_FILE = "study.yaml"
 """The artifact of the study run that holds the study, every setting spelled out."""
@@ -124,20 +123,29 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
     Raises:
         TrackingError: if something is not there, or not as it was published.
     """
-    document = _document(client, run)
-    verdicts = stored_file(client, run, VERDICTS)
-    used = run.inputs.dataset_inputs if run.inputs else []
-    return Tracked(
-        run,
-        document,
-        metrics=table_of(_required(client, run, SCORES)),
-        table=table_of(_required(client, run, RESULTS)),
-        verdicts=None if verdicts is None else json.loads(verdicts),
-        differences=stored_table(client, run, DIFFERENCES),
-        costs=stored_table(client, run, COSTS),
-        data_digest=used[0].dataset.digest if used else "",
-        stages=stored_table(client, run, STAGES),
-    )
+    with taken_as_ours(f"what run {run.info.run_id} holds"):
+        used = run.inputs.dataset_inputs if run.inputs else []
+        return Tracked(
+            run,
+            document=_document(client, run),
+            metrics=_scored(table_of(_required(client, run, SCORES)), "seed"),
+            table=_scored(table_of(_required(client, run, RESULTS))),
+            verdicts=stored_verdicts(client, run),
+            differences=stored_table(client, run, DIFFERENCES),
+            costs=stored_table(client, run, COSTS),
+            data_digest=used[0].dataset.digest if used else "",
+            stages=stored_table(client, run, STAGES),
+        )
+
+
+def _scored(table: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """A table with the columns that say whose scores its rows are."""
+    for name in ("depth", *more):
+        if not pd.api.types.is_integer_dtype(table[name]):
+            raise ValueError(f"its column {name!r} holds {table[name].dtype}, and no whole numbers")
+    if not pd.api.types.is_string_dtype(table["arm"]):
+        raise ValueError("its column 'arm' holds no text")
+    return table
 
 
 def arm_settings(client: MlflowClient, run: Run) -> dict[str, dict[str, str]]:
@@ -169,11 +177,12 @@ def read_seed_runs(client: MlflowClient, run: Run) -> dict[tuple[str, int], Seed
         experiment, runs = run.info.experiment_id, tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
         of_seeds = {one.info.run_id: one for one in runs if identity(one)[0] == "seed"}
         found = {run_id: SeedRun(_scores(client, one), {}) for run_id, one in of_seeds.items()}
-        for model in search_models(client, experiment, list(of_seeds)):
-            if model.status == "READY":
-                place = (model.name, int(model.tags[DEPTH]))
-                found[model.source_run_id].weights[place] = model.tags.get(DIGEST, "")
-    return {(identity(one)[1], int(identity(one)[2])): found[run_id] for run_id, one in of_seeds.items()}
+        with taken_as_ours(f"what the seeds' runs of {run.data.tags[STUDY]} hold"):
+            for model in search_models(client, experiment, list(of_seeds)):
+                if model.status == "READY":
+                    place = (model.name, int(model.tags[DEPTH]))
+                    found[model.source_run_id].weights[place] = model.tags.get(DIGEST, "")
+            return {(identity(one)[1], int(identity(one)[2])): found[run_id] for run_id, one in of_seeds.items()}
 
 
 def append_record(client: MlflowClient, run: Run, path: str, content: str, tags: dict[str, str]) -> None:

@@ -240,6 +240,6 @@ def test_a_version_that_was_deleted_is_missed_and_made_again(
     unpublished = "2 files missing (study: manifest.json, study: results.csv)"
     assert answer().missing == (unpublished,)
     delete(client)
-    assert answer().missing == (unpublished, "the registered model models:/small/1")
+    assert answer().missing == (unpublished, "1 registered model missing (models:/small/1)")
     assert register(client, tree, CANDIDATE, study=study.name) in {"1", "2"}
     assert answer().missing == (unpublished,)

@@ -15,12 +15,13 @@ import pandas as pd
 import pytest
 
 from layerwise.study import Study
-from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer
+from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer, stored_file
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.registry import Candidate, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs
 from tasks.tracking.store import TrackerAway, TrackingError, open_store
 from tasks.tracking.templates import ModelFolder
+from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
 from tests.studies import small
 from tests.trackers import LOSSES, Proxy, Store, TeamServer
 
@@ -105,6 +106,30 @@ def test_a_study_is_tracked_on_a_server(
     assert len(before["files"]) == 2 * 2 + 3, "the server decides where artifacts go"
     assert not (root / "mlruns").exists()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_on_a_server_is_read_back_and_gets_records(
+    server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores and digests of its seeds come back as they were sent; a record is added, and leaves the run whole."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    publish(root, small(name="read-back", seeds=len(SEEDS)))
+    client = open_store(root)
+    run = find_study_run(client, "read-back")
+    (held,) = read_seed_runs(client, run).values()
+    assert held.weights == {("depth-01", 1): "weights-0-1", ("depth-02", 2): "weights-0-2"}
+    assert held.scores == {
+        (key, depth): depth if key == "live_units" else depth / 7
+        for key in ("live_units", "test_accuracy", "test_loss")
+        for depth in DEPTHS
+    }
+    append_record(client, run, "reproductions/now.json", "{}", {"layerwise.reproduced": "EXACT"})
+    after = client.get_run(run.info.run_id)
+    assert stored_file(client, after, "reproductions/now.json") == b"{}"
+    assert (after.data.tags["layerwise.reproduced"], after.info.status) == ("EXACT", "FINISHED")
+    assert stored_answer(client, after).missing == ()
+    with pytest.raises(TrackingError, match=r"holds reproductions/now\.json already"):
+        append_record(client, after, "reproductions/now.json", "[]", {})
 
 
 def test_a_network_is_registered_on_a_server(

@@ -11,7 +11,7 @@ from tasks.tracking.runs import close_runs
 from tasks.tracking.store import TrackingError
 from tasks.tracking.tracked import SCORES, STUDY_FILE, find_arm, find_study_run, read_tracked
 
-TABLE = pd.DataFrame({"arm": ["greedy"], "depth": [1], "test_accuracy_mean": [0.1 + 0.2]})
+TABLE = pd.DataFrame({"arm": ["greedy"], "seed": [0], "depth": [1], "test_accuracy_mean": [0.1 + 0.2]})
 
 
 @pytest.fixture
