@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from flows import environment, planning, publishing, running, server
 from flows.crashed import close_crashed
 from flows.pilot import pilot_study
 from flows.printing import warnings_shown
+from flows.server import ServerLost
 from flows.showing import show_study
 from flows.study import run_study
 from flows.trained import Outcome
@@ -1058,6 +1060,24 @@ def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: py
     second = lab.run(asked)
     assert second.unpublished == []
     assert {run.info.status for run in lab.runs(asked, "study")} == {"FINISHED"}
+
+
+def test_a_prefect_server_that_is_gone_ends_the_run(lab: Lab, monkeypatch: pytest.MonkeyPatch, fits: list[str]) -> None:
+    """No other block is tried, the runs are closed, and the next run trains what is missing."""
+    asked = other_data(small(name="prefectless", depth=2, arms=["greedy", "end_to_end"]), 16)
+
+    def gone() -> None:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    with monkeypatch.context() as patched:
+        before_stage(patched, 2, gone)
+        with pytest.raises(ServerLost):
+            lab.run(asked)
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
+    assert {run.info.status for run in runs} == {"KILLED"}
+    assert len(fits) == 1
+    assert published_once(lab, asked, lab.run(asked))
+    assert len(fits) == 3
 
 
 def nobody() -> str:

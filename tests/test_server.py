@@ -11,17 +11,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from flows import environment, server
-from flows.server import ServerProblem
+from flows.server import ServerLost, ServerProblem
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -313,6 +316,80 @@ def test_server_is_named_from_start_to_stop(tmp_path: Path) -> None:
     assert "PREFECT_API_URL" not in os.environ
     assert get_current_settings().api.url is None
     assert running.pid is None
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for a server which is there."""
+    monkeypatch.setattr(server, "_answers", lambda _: True)
+    monkeypatch.setattr(server, "_server_is_gone", threading.Event())
+    with subprocess.Popen(["sleep", "60"]) as child:
+        yield child
+        child.kill()
+
+
+def test_the_end_of_our_server_ends_what_it_serves(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """Whatever a flow waits for, its server's end wakes it: one line says so, and Prefect is no longer tried again."""
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+
+    before = signal.getsignal(server._LOST)
+    running = server.Server("http://127.0.0.1:9/api", tmp_path / "server.log", child)
+    ended = (
+        "^Prefect's server ended with status -9 during the run, see .*/server.log; nothing finished is lost: run again"
+    )
+    retries = []
+
+    def flow() -> None:
+        try:
+            threading.Event().wait(60)
+        except ServerLost:
+            retries.append(PREFECT_CLIENT_MAX_RETRIES.value())
+            raise
+
+    threading.Timer(1, child.kill).start()
+    with pytest.raises(ServerProblem, match=ended), running.ready():
+        flow()
+    assert retries == [0]
+    assert PREFECT_CLIENT_MAX_RETRIES.value() > 0
+    assert signal.getsignal(server._LOST) is before
+
+
+def test_a_server_that_ends_after_its_flow_disturbs_nobody(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """Once the flow is over nobody is woken, and what the flow itself failed of is left as it is."""
+    running = server.Server("http://127.0.0.1:9/api", tmp_path / "server.log", child)
+    with pytest.raises(ValueError, match="its own"), running.ready():
+        raise ValueError("its own")
+    child.kill()
+    child.wait()
+    time.sleep(0.2)
+
+
+@pytest.mark.usefixtures("child")
+def test_a_teams_server_that_goes_away_is_told_by_what_fails() -> None:
+    """An error that comes from Prefect's client having nobody to talk to is one line; any other stays what it is."""
+    running = server.Server("http://team:4200/api")
+    gone = "^Prefect's server at http://team:4200/api does not answer any more; nothing finished is lost: run again"
+    with pytest.raises(ServerProblem, match=gone), running.ready():
+        raise RuntimeError("a task could not begin") from httpx.ConnectError("All connection attempts failed")
+    with pytest.raises(RuntimeError, match="its own"), running.ready():
+        raise RuntimeError("its own")
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_process_whose_server_is_gone_ends_at_once(gone: bool) -> None:
+    """Prefect's threads would try for minutes to deliver their news; what was printed and the status are not lost."""
+    script = f"""
+import atexit
+from flows import server
+atexit.register(print, "waited")
+if {gone}:
+    server._server_is_gone.set()
+print("said", end=" ")
+server.end_process(7)
+"""
+    with run_python(script) as process:
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out.split()) == (7, ["said"] if gone else ["said", "waited"])
 
 
 @pytest.mark.usefixtures("away")
