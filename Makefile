@@ -8,10 +8,10 @@ ARGS ?=
 SLOW := slow or browser or chaos
 BIN := .venv/bin
 
-.PHONY: help run test test-browser test-slow check format ui bench verdicts setup lock clean
+.PHONY: help run test test-browser test-slow chaos check format ui bench verdicts setup lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
 
 run: setup ## Run a study: make run STUDY=name-or-file ARGS="--seeds 5"
 	@$(BIN)/layerwise run "$(STUDY)" $(ARGS)
@@ -26,6 +26,9 @@ test-browser: setup ## Look at the pages in a real browser; installs Debian's ch
 
 test-slow: setup ## Run the tests that `make test` leaves out: long, browser and chaos
 	@$(BIN)/python -m pytest -m "$(SLOW)" $(ARGS)
+
+chaos: setup ## Run the chaos trials alone: processes killed, disks filled, files damaged, trackers taken away
+	@$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
 
 check: setup ## Check format, lint and types
 	@$(BIN)/ruff format --check

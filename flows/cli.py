@@ -287,7 +287,10 @@ def _repeat_name(repeat: str) -> str:
 def main() -> None:
     """The ``layerwise`` command: every refusal is one line on standard error, without a traceback."""
     _end_as_by_ctrl_c()
-    sys.exit(_status())
+    status = _status()
+    from flows.server import end_process
+
+    end_process(status)
 
 
 def _end_as_by_ctrl_c() -> None:
@@ -308,6 +311,8 @@ def _status() -> int:
         return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as nothing_asked:
         click.echo(nothing_asked.format_message())
+    except environment.DiskFull as error:
+        return _refuse(str(error), FAILED)
     except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
         return _refuse(_in_words(error), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):

@@ -76,16 +76,15 @@ def _scores(one: Tracked, arm: str, settings: Mapping[str, Mapping[str, str]], n
     """A run under its name, its arm if one is meant, and the beginning of its id where another has the same name."""
     from layerwise.across import RunScores
 
-    called = "/".join(filter(None, (one.name, arm)))
-    if names.count(one.name) > 1 and not arm:
-        called += f" ({one.run.info.run_id[:8]})"
+    run = f"{one.name} ({one.run.info.run_id[:8]})" if names.count(one.name) > 1 else one.name
+    called = "/".join(filter(None, (run, arm)))
     tags = {
         key.removeprefix("layerwise.").removeprefix("version."): value
         for key, value in one.run.data.tags.items()
         if key.startswith(COMPARED)
     }
     metrics = one.metrics[one.metrics["arm"] == arm] if arm else one.metrics
-    return RunScores(called, settings, metrics, one.data_digest, tags)
+    return RunScores(called, one.run.info.run_id, settings, metrics, one.data_digest, tags)
 
 
 def _print(across: Across, console: Console) -> None:

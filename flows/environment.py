@@ -8,6 +8,7 @@ Two settings of the user are honoured, because they name a team's servers: ``MLF
 ``PREFECT_API_URL``. All others here are ours: a study must not depend on what a shell happens to export.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -72,8 +73,16 @@ UNSET = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_USE_LEGACY_KERAS")
 """Variables that would change a study's numbers, taken out."""
 
 
+LEAST_SPACE = 1_000_000
+"""Bytes: where less is left of a disk, it is full."""
+
+
 class EnvironmentProblem(RuntimeError):
     """The surroundings do not allow a run; the message is one line: received, expected, remedy."""
+
+
+class DiskFull(EnvironmentProblem):
+    """There is no room for a run; the request may well be right."""
 
 
 def root() -> Path:
@@ -99,6 +108,12 @@ def prefect_home(root: Path) -> Path:
 def locks_folder(root: Path) -> Path:
     """Where processes agree on who works on which run."""
     return private_folder(root) / "locks"
+
+
+def is_full(folder: Path) -> bool:
+    """Whether nothing is left of a folder's disk: what fails there, in whatever words, fails for that."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize < LEAST_SPACE
 
 
 def prepare(root: Path) -> None:
@@ -147,6 +162,8 @@ def _make_folders(root: Path) -> None:
             probe.touch()
             probe.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"Cannot write to {private} ({error.strerror}); free space there, and run again.") from error
         raise EnvironmentProblem(
             f"Cannot write to {error.filename or private} ({error.strerror or error});"
             " run in a folder of your own, or name one in LAYERWISE_ROOT."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -12,6 +13,9 @@ from flows import environment
 from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, warnings_shown
 from layerwise.study import StudyError
+
+if TYPE_CHECKING:
+    from tasks.tracking.store import TrackingError
 
 
 class Unanswered(RuntimeError):
@@ -45,6 +49,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         from tasks.results import ResultProblem, results_block
         from tasks.tracking.store import TrackingError
 
+        logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
         try:
             with server.ready(), shown(console), warnings_shown(console), owned():
                 close_crashed()
@@ -55,8 +60,18 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         except ResultProblem as error:
             raise Unanswered(f"{name}: {error}", FAILED) from None
         except TrackingError as error:
-            raise Unanswered(str(error), WRONG_REQUEST) from None
+            raise unusable(error) from None
         except StudyError:
             raise
         except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
-            raise Unanswered(f"{name} failed: {in_one_line(error)}; layerwise ui shows where.", FAILED) from None
+            remedy = "layerwise ui shows where."
+            if environment.is_full(root):
+                remedy = f"the disk of {root} is full: free space on it, and run again."
+            raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
+
+
+def unusable(error: TrackingError) -> Unanswered:
+    """What a command ends with when its tracking store cannot be used."""
+    from tasks.tracking.store import StoreFull
+
+    return Unanswered(str(error), FAILED if isinstance(error, StoreFull) else WRONG_REQUEST)

@@ -212,11 +212,9 @@ def _file_of(path: str, allowed: Sequence[str]) -> Path:
     if not _defines(here, name):
         raise StudyError(f"the study calls {path}, and {here} does not define {name} itself; make a new run.")
     imported.look_in(Path.cwd())
-    taken = imported.home(module)
-    if taken is None or not taken.resolve().is_relative_to(Path.cwd().resolve()):
-        raise StudyError(
-            f"the study calls {path}, and Python would take {taken or module} for it, not {here}; rename it."
-        )
+    taken = imported.source(path)
+    if taken.resolve() != here.resolve():
+        raise StudyError(f"the study calls {path}, and Python would take {taken} for it, not {here}; rename it.")
     return here
 
 

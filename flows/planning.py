@@ -43,7 +43,7 @@ def plan_study_command(study: Study, *, pilot: int | None, root: Path) -> int:
     Raises:
         StudyError: if there is nothing to plan, or too few seeds to plan it from.
     """
-    few = piloted(study, PILOT if pilot is None else pilot)
+    few = piloted(study, pilot)
     sizes.refuse_oversize(few)
     environment.prepare(root)
     console = Console()
@@ -60,10 +60,22 @@ def plan_study_command(study: Study, *, pilot: int | None, root: Path) -> int:
     return DONE
 
 
-def piloted(study: Study, seeds: int) -> Study:
-    """The pilot of a study: as it is, with few seeds, which decide nothing."""
+def piloted(study: Study, seeds: int | None) -> Study:
+    """The pilot of a study: as it is, with few seeds, which decide nothing.
+
+    Args:
+        study: what is planned.
+        seeds: how many; if ``None`` ten, or as many as settle how deep arms grow.
+
+    Raises:
+        StudyError: if there is nothing to plan, or too few seeds to plan it from.
+    """
+    settling = study.grow.seeds if study.grow is not None else 0
+    seeds = max(PILOT, settling) if seeds is None else seeds
     if not study.claims:
         raise StudyError(f"{study.name} claims nothing, so there is nothing to plan; add claims to it")
+    if seeds < settling:
+        raise StudyError(f"--seeds {seeds}: {settling} seeds settle how deep arms grow; use {settling} or more")
     if seeds < 2:
         raise StudyError(f"--seeds {seeds}: a pilot has to see how seeds differ; use 2 or more")
     return study.model_copy(update={"seeds": seeds, "claims": None, "alpha": None, "stop": None})
@@ -77,6 +89,7 @@ def _pilot_flow() -> Any:
 
 def _print_plan(study: Study, few: Study, metrics: pd.DataFrame, console: Console) -> None:
     from layerwise.claims import power_curve, undecidable
+    from layerwise.growing import growth_in_words
 
     curve = power_curve(study, metrics, sorted({*SHOWN, *BETWEEN}))
     say(f"{study.name}: power, the probability that a claim is decided, by the number of seeds", console)
@@ -88,7 +101,7 @@ def _print_plan(study: Study, few: Study, metrics: pd.DataFrame, console: Consol
         decided = power.set_index("seeds")["decided"]
         table.add_row(str(name), *(_share(decided[seeds]) for seeds in SHOWN))
     print_table(table, console)
-    for line in _found(study, few.seeds, metrics, curve):
+    for line in (*_found(study, few.seeds, metrics, curve), *growth_in_words(study, metrics)):
         say(line, console)
     for line in undecidable(study):
         say(f"As the study stands, {line}.", console)
@@ -103,9 +116,10 @@ def _found(study: Study, seeds: int, metrics: pd.DataFrame, curve: pd.DataFrame)
     """A line for each claim: the seeds that would decide it, which way, and what the pilot saw."""
     from layerwise.claims import decide
     from layerwise.claims.wording import found_in_words
+    from layerwise.growing import as_grown
 
     lines = []
-    looked = study.model_copy(update={"seeds": seeds, "stop": None})
+    looked = as_grown(study, metrics).model_copy(update={"seeds": seeds, "stop": None, "grow": None})
     for one in decide(looked, metrics).verdicts:
         power = curve[curve["claim"] == one.claim]
         furthest = max(one.evidence, key=lambda found: found.p)

@@ -50,17 +50,17 @@ def published(study: Study, repeat: str, data: Data, trained: Trained) -> Genera
     publishing = Publishing(study, repeat, data, trained)
     try:
         yield publishing
+        with unpublished_noted(trained):
+            # A study that is FINISHED is answered from its runs, so whatever they lack must keep them from it.
+            publishing.close("FAILED" if trained.unpublished else "FINISHED", patiently=True)
     except Exception:
         with unpublished_noted(trained):
             publishing.close("FAILED")
         raise
-    except BaseException:  # Ctrl-C, or a signal to end: the next run takes over where this one stopped
+    except BaseException:  # Ctrl-C, a signal to end, or Prefect's server is gone: the next run goes on from here
         with unpublished_noted(trained):
             publishing.close("KILLED")
         raise
-    with unpublished_noted(trained):
-        # A study that is FINISHED is answered from its runs, so whatever they lack must keep them from it.
-        publishing.close("FAILED" if trained.unpublished else "FINISHED", patiently=True)
 
 
 class Publishing:
@@ -105,34 +105,40 @@ class Publishing:
         steps: list[Callable[[], object]] = [
             partial(self._send_kept, block, highest) for block, highest in self.kept.values()
         ]
-        summary = self.trained.summary(self.study, outcome)
+        summary = self.trained.summary(outcome)
         if summary is not None:
-            steps.append(partial(self._send_summary, summary))
+            steps.append(partial(self._send_summary, outcome.study, summary))
+        bar = progress.begin("publishing", len(steps)) if self.kept else None
         for step in steps:
             with unpublished_noted(self.trained):
                 self._insist(step)
             if self.absence.reason:
                 return outcome
+            if bar is not None:
+                bar.advance("what had waited")
         return outcome if summary is None else self._registered(outcome, summary)
 
     def _registered(self, outcome: Outcome, summary: Summary) -> Outcome:
         if summary.chosen is None or self.trained.unpublished:
             return outcome
         with unpublished_noted(self.trained):
-            return dataclasses.replace(outcome, registered=self._insist(partial(self._register, summary)))
+            return dataclasses.replace(
+                outcome, registered=self._insist(partial(self._register, outcome.study, summary))
+            )
         return outcome
 
     def close(self, status: Status, *, patiently: bool = False) -> None:
-        """Close the runs, unless the tracker is known to be away; those of arms that failed are FAILED."""
+        """Close the runs, unless the tracker is known to be away; those of arms that failed are FAILED.
+
+        A run that ends before its time starts no more tasks, for which Prefect might not be there.
+        """
         if self.tree is None or (self.absence.reason and not answers(environment.root())):
             return
         failed = sorted({place.partition(",")[0] for place in self.trained.failures})
-        # A run that was told to end starts no more tasks.
-        close = partial(close_tree.fn if status == "KILLED" else close_tree, self.tree, status, failed)
         if patiently:
-            self._insist(close)
+            self._insist(partial(close_tree, self.tree, status, failed))
         else:
-            close()
+            close_tree.fn(self.tree, status, failed)
 
     def _insist(self, step: Callable[[], T]) -> T:
         """Take a step; while the tracker is away, wait for it and take the step again, as long as patience lasts."""
@@ -173,12 +179,17 @@ class Publishing:
             self.waiting = self.waiting[len(self.sending) :]
             self.under_way = self._submit(self.sending)
 
-    def _settle(self) -> None:
-        """Take in how what was on its way has ended, if it has."""
-        if self.under_way is None or not self.under_way.state.is_final():
+    def _settle(self, timeout: float | None = 0) -> None:
+        """Take in how what was on its way has ended, if it has, or does within so many seconds."""
+        if self.under_way is None:
             return
-        ended, batch = self.under_way.result(raise_on_failure=False), self.sending
-        self.under_way, self.sending = None, []
+        try:  # its state would be asked of Prefect's server, which training does not wait for
+            ended = self.under_way.result(timeout=timeout, raise_on_failure=False)
+        except TimeoutError:
+            return
+        except Exception as error:  # noqa: BLE001 - of Prefect's engine, around the task
+            ended = error
+        batch, self.under_way, self.sending = self.sending, None, []
         if isinstance(ended, RunTree):
             self._take_up(ended)
         elif isinstance(ended, BaseException):
@@ -201,32 +212,33 @@ class Publishing:
 
     def _send_rest(self) -> None:
         """Send what waits, unless the tracker is away."""
-        batches = len(self.sent) + len({_place(depth) for depth in self.waiting})
-        bar = progress.begin("publishing", batches)
+        if self.under_way is None and not self.waiting:
+            return
+        blocks = len({_place(depth) for depth in self.waiting})
+        bar = progress.begin("publishing", len(self.sent) + blocks)
         for _ in range(len(self.sent) - bool(self.sending)):
             bar.advance("models and metrics")
         while self.under_way is not None or self.waiting:
             self._begin()
             if self.under_way is not None:
                 sends = bool(self.sending)
-                self.under_way.wait()
-                self._settle()
-                if sends:
+                self._settle(timeout=None)
+                if sends and not self.absence.reason:
                     bar.advance("models and metrics")
 
     def _send_kept(self, block: Block, highest: int) -> None:
         self._open()
         self._submit(list(_stored(block, self.data, highest))).result()
 
-    def _send_summary(self, summary: Summary) -> None:
+    def _send_summary(self, study: Study, summary: Summary) -> None:
         self._open()
         sent = [allow_failure(future) for future in self.sent]
-        publish_summary(quote(self.tree), quote(self.study), quote(self.data), quote(summary), wait_for=sent)
+        publish_summary(quote(self.tree), quote(study), quote(self.data), quote(summary), wait_for=sent)
 
-    def _register(self, summary: Summary) -> str | None:
+    def _register(self, study: Study, summary: Summary) -> str | None:
         self._open()
         return register_chosen(  # ty: ignore[no-matching-overload] - as below
-            quote(self.tree), quote(self.study), self.repeat, quote(self.data), quote(summary)
+            quote(self.tree), quote(study), self.repeat, quote(self.data), quote(summary)
         )
 
     def _submit(self, depths: list[Depth]) -> PrefectFuture[None]:

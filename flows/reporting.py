@@ -13,7 +13,6 @@ import click
 
 from flows import environment
 from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse
-from layerwise.study import StudyError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,6 +98,7 @@ def _report(client: MlflowClient, said: str, *, as_text: bool) -> tuple[Run, byt
 def _made_again(held: Tracked, *, as_text: bool) -> str:
     """The report, from the tables of its run."""
     from layerwise import report
+    from layerwise.growing import as_grown
     from layerwise.study import parse
 
     if (own := _own(held.document)) is not None:
@@ -107,11 +107,12 @@ def _made_again(held: Tracked, *, as_text: bool) -> str:
             " it has one: layerwise run, with --repeat."
         )
     try:
-        study, origin = parse(held.document, where=held.name), report.origin_of(held.run.data.tags)
+        asked, origin = parse(held.document, where=held.name), report.origin_of(held.run.data.tags)
+        study = as_grown(asked, held.metrics)
         tables = (held.metrics, held.table, held.verdicts, held.differences, held.costs)
         page = report.study_page(report.StudyRun(study, *tables, origin, held.data_digest))
         return report.markdown(page) if as_text else report.html(page)
-    except (StudyError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a tracker may hold anything, and there is nothing to go on with
         raise NoReport(
             f"{held.name} has no report, and what its run holds is not what this version makes one from"
             f" ({in_one_line(error)}); a repeat of it has one: layerwise run, with --repeat."

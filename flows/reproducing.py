@@ -145,9 +145,9 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     imported.tell(lambda line: say(line, console))
     study, data = origins.study_of(tracked, allowed)
     sizes.refuse_oversize(study)
-    say(f"Reproducing {tracked.name}, run {tracked.run.info.run_id}, of {_day(tracked)}.", console)
-    for path in origins.functions(tracked.document):
+    for path in sorted(study.functions):
         imported.announce(path)
+    say(f"Reproducing {tracked.name}, run {tracked.run.info.run_id}, of {_day(tracked)}.", console)
     for line in (unlike := tuple(origins.unlike(tags))):
         say(f"Not as it was: {line}.", console)
     try:
@@ -265,12 +265,14 @@ def _tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -
 def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, Value]:
     """The same of a computation with nothing but the data."""
     from layerwise import answers
+    from layerwise.growing import as_grown
     from layerwise.ledger import Ledger
     from tasks.tracking.runs import REPEAT, SEEDS, arms_and_seeds
 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
     seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds
-    bar = progress.begin("reproducing", _num_depths(study, data, seeds))
+    grown = as_grown(study, tracked.metrics)
+    bar = progress.begin("reproducing", _num_depths(grown, data, seeds))
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):
@@ -278,7 +280,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
             found |= _stage_values(ledger.rows[begun:])
             begun = len(ledger.rows)
         found |= _depth_values(study, data, depth)
-        bar.advance(f"{depth.block.arm}, seeds {depth.block.seeds[0]}-{depth.block.seeds[-1]}, depth {depth.depth}")
+        bar.advance(depth.place)
     return found
 
 
@@ -300,7 +302,6 @@ def _stage_values(rows: Iterable[Mapping[Any, Any]]) -> dict[Place, Value]:
 
 def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
     """What is tracked of a depth: scores and weights of its seeds, and their rows of the table of all scores."""
-    from layerwise import answers
     from tasks import content
 
     found: dict[Place, Value] = {}
@@ -311,7 +312,7 @@ def _depth_values(study: Study, data: Data, depth: Depth) -> dict[Place, Value]:
                 found[Place(arm, seed, seed, "scores", number, point.key)] = point.value
         for kept in content.networks(depth, position, data, study.track.models):
             found[Place(arm, seed, seed, kept.network.name, number, "weights")] = kept.digest
-    for row in answers.rows(depth):
+    for row in depth.records():
         found |= _row_values(row)
     return found
 

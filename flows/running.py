@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows import environment
-from flows.launching import Unanswered, run_flow
+from flows.launching import Unanswered, run_flow, unusable
 from flows.locks import Busy, claim
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, print_results, refuse, say
+from flows.printing import BUSY, DONE, FAILED, print_results, refuse, say
 from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
@@ -82,7 +82,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
         return refuse(str(problem), problem.status)
-    _print_answer(study, repeat, answer, console)
+    _print_answer(study, answer, console, repeat=repeat)
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
@@ -109,13 +109,13 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
 
     try:
         client = _opened_store(root)
-        with failures_in_one_line("reading the runs", client.tracking_uri):
+        with failures_in_one_line(f"reading the runs of {study.name!r}", client.tracking_uri):
             run = finished_study_run(client, study.name, study.digest(repeat))
             stored = None if run is None else stored_answer(client, run, claims=bool(study.claims))
     except TrackerAway:
         return None  # what is missing is trained without it
     except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
+        raise unusable(error) from None
     if run is None or stored is None:
         return None
     if stored.missing:
@@ -158,19 +158,19 @@ def _study_flow(root: Path) -> Any:
         try:
             open_store(root)
         except TrackingError as error:
-            raise Unanswered(str(error), WRONG_REQUEST) from None
+            raise unusable(error) from None
     from flows.study import run_study
 
     return run_study
 
 
 def _answer_of(outcome: Outcome) -> Answer:
-    from layerwise.statistics import in_words
+    from layerwise.answers import in_words
 
-    lost = (f"trained, not published: {why}; run again to publish it" for why in dict.fromkeys(outcome.unpublished))
+    lost = (f"trained, not published: {why}{_again(why)}" for why in dict.fromkeys(outcome.unpublished))
     return Answer(
         table=outcome.table,
-        words="\n".join(in_words(outcome.metrics)) if outcome.table is not None else "",
+        words="\n".join(in_words(outcome.study, outcome.metrics)) if outcome.table is not None else "",
         verdicts=outcome.verdicts.as_json() if outcome.verdicts else None,
         seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
@@ -179,7 +179,11 @@ def _answer_of(outcome: Outcome) -> Answer:
     )
 
 
-def _print_answer(study: Study, repeat: str, answer: Answer, console: Console) -> None:
+def _again(why: str) -> str:
+    return "" if "run again" in why else "; run again to publish it"
+
+
+def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str = "") -> None:
     if answer.table is not None:
         print_results(study, answer.table, answer.words, console)
     for one in answer.verdicts["verdicts"] if answer.verdicts else ():

@@ -26,6 +26,7 @@ class RunScores:
 
     Attributes:
         name: what it is called.
+        run_id: the run's identity.
         settings: arm -> setting -> value, all that decides what the arm trains.
         metrics: one row per arm, seed and depth.
         data_digest: digest of its data.
@@ -33,6 +34,7 @@ class RunScores:
     """
 
     name: str
+    run_id: str
     settings: Mapping[str, Mapping[str, str]]
     metrics: pd.DataFrame
     data_digest: str
@@ -117,10 +119,11 @@ def _holm(p_values: np.ndarray) -> np.ndarray:
 def _check_distinct(runs: Sequence[RunScores]) -> None:
     if len(runs) < 2:
         raise StudyError(f"received {len(runs)} run; comparing takes two or more: name another one")
-    names = [run.name for run in runs]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    held = [(run.run_id, arm) for run in runs for arm in _arms(run)]
+    twice = next((place for place in held if held.count(place) > 1), None)
     if twice:
-        raise StudyError(f"received {twice} twice; name runs that differ")
+        name = next(run.name for run in runs if run.run_id == twice[0])
+        raise StudyError(f"received {name} twice; name runs, or arms of one, that differ")
 
 
 def _check_comparable(first: RunScores, other: RunScores) -> None:
@@ -132,13 +135,20 @@ def _check_comparable(first: RunScores, other: RunScores) -> None:
     if not _pairs(other, first):
         raise StudyError(
             f"{other.name} shares no arm with {first.name} ({', '.join(_arms(other))} and {', '.join(_arms(first))});"
-            " name runs that have an arm in common"
+            f" name runs that have an arm in common, or one arm of each, as in {_example(first)} {_example(other)}"
         )
     _check_division(first, other)
     if not _seeds(other) & _seeds(first):
         raise StudyError(
             f"{other.name} shares no seed with {first.name}; they are paired by seed: name runs with common seeds"
         )
+
+
+def _labels_alike(other: RunScores, first: RunScores, arm: str, of_first: str) -> bool:
+    """Whether two arms train on the same labelled rows, so that their training scores can be paired."""
+    keys = ("labels", "data.labels")
+    there, here = other.settings.get(arm, {}), first.settings.get(of_first, {})
+    return [there.get(key) for key in keys] == [here.get(key) for key in keys]
 
 
 def _check_division(first: RunScores, other: RunScores) -> None:
@@ -156,11 +166,16 @@ def _between(other: RunScores, first: RunScores) -> Iterator[Difference]:
     for arm, of_first in _pairs(other, first):
         one = left[other.name][left[other.name]["arm"] == arm]
         two = left[first.name][left[first.name]["arm"] == of_first]
-        for part in PARTS:
+        parts = PARTS if _labels_alike(other, first, arm, of_first) else [part for part in PARTS if part != "train"]
+        for part in parts:
             metric = f"{part}_{score}"
             if metric in one and metric in two:
                 names = (other.label(arm), first.label(of_first))
                 yield from differences(one, two, metric, names=names)
+
+
+def _example(run: RunScores) -> str:
+    return run.label(_arms(run)[0])
 
 
 def _pairs(other: RunScores, first: RunScores) -> list[tuple[str, str]]:

@@ -106,16 +106,3 @@ def _spec(module: str) -> ModuleSpec | None:
         name = f"{name}.{part}"
         spec = PathFinder.find_spec(name, [*spec.submodule_search_locations])
     return spec
-
-
-def home(module: str) -> Path | None:
-    """The file or folder that Python would take a module's package from, without importing anything; else ``None``."""
-    try:
-        spec = importlib.util.find_spec(module.partition(".")[0])
-    except ValueError:  # a module that was made, and not found
-        spec = None
-    if spec is None:
-        return None
-    if spec.has_location and spec.origin is not None:
-        return Path(spec.origin)
-    return next((Path(place) for place in spec.submodule_search_locations or ()), None)

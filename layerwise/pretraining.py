@@ -302,7 +302,7 @@ def evaluate(block: Block, data: Data, chain: Chain, head: StageResult | None, d
         metrics |= scores
     metrics["live_units"] = outcomes.live_units(numbers, seen.pool)
     metrics["effective_rank"] = outcomes.effective_rank(numbers, seen.pool)
-    broken = ~np.all([np.isfinite(values) for values in metrics.values()], axis=0)
+    metrics, broken = scoring.judged(metrics)
     diverged = chain[-1].diverged | broken if head is None else chain[-1].diverged | head.diverged | broken
     return Evaluation(
         depth=depth,

@@ -1,8 +1,8 @@
 """Selection by rule: which network to keep, and whether another layer is worth training.
 
 Everything here sees validation scores alone. The first thing each function does is to drop every other score, so that
-no path leads from a test score to a choice; that a seed diverged is told from its validation loss, since the recorded
-outcome looks at all parts.
+no path leads from a test score to a choice. That a seed diverged is told from its validation loss, which is missing
+where it did, and no score on test rows has a part in that (:func:`layerwise.scoring.judged`).
 """
 
 from __future__ import annotations
@@ -89,6 +89,37 @@ class Chosen:
         return f"{self.arm}, depth {self.depth}, seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What one layer gained in validation score over the depth below.
+
+    Attributes:
+        arm: of which arm.
+        depth: of the layer.
+        first: seeds that were asked, the first ones.
+        intact: how many of them are intact at that depth.
+        seeds: how many are intact there and at the depth below.
+        mean: mean of each such seed's gain: in accuracy, or R2 of numbers; NaN for none.
+        limit: one-sided 95 % upper t limit of that mean; NaN for fewer than two.
+    """
+
+    arm: str
+    depth: int
+    first: int
+    intact: int
+    seeds: int
+    mean: float
+    limit: float
+
+    def is_small(self, worth: float) -> bool:
+        """Whether the gain is shown to be less than a layer is worth."""
+        return self.limit < worth
+
+    def is_over(self, worth: float) -> bool:
+        """Whether no further layer is to be added: the gain is small, or too few seeds are left to build on."""
+        return self.is_small(worth) or self.intact < INTACT_SHARE * self.first
+
+
 def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
     """The smallest depth within one standard error of the best mean validation score, paired by seed.
 
@@ -172,38 +203,38 @@ def _standard_error(values: np.ndarray) -> float:
     return statistics.sd(values) / float(np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def gain_is_over(metrics: pd.DataFrame, arm: str, *, depth: int, margin: float, first_seeds: int) -> bool:
-    """Whether a fixed first block of seeds shows that the layer at a depth gained less than a margin.
+def gain(metrics: pd.DataFrame, arm: str, *, depth: int, first_seeds: int) -> Gain:
+    """What a layer gained on validation, over the depth below and by a fixed first block of seeds.
 
-    It does where the one-sided 95 % upper t limit of the mean paired gain in validation score over the depth below
-    lies under the margin. Only seeds below ``first_seeds`` count, so seeds that are added later change nothing.
+    Only seeds below ``first_seeds`` count, so seeds that are added later change nothing.
 
     Args:
         metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
         arm: which arm.
         depth: the newest depth, at least 2.
-        margin: gain in validation accuracy (or R2) that is worth a layer, above zero.
         first_seeds: size of the first block.
 
     Raises:
-        StudyError: where there is no such arm, or no validation part.
+        StudyError: where there is no such arm or depth, or no validation part.
 
     Example:
         >>> import pandas as pd
-        >>> from layerwise.selection import gain_is_over
+        >>> from layerwise.selection import gain
         >>> metrics = pd.DataFrame({
         ...     "arm": "greedy", "seed": [0, 1, 2] * 2, "depth": [1] * 3 + [2] * 3, "collapsed": False,
         ...     "validation_loss": 0.5, "validation_accuracy": [0.80, 0.82, 0.81, 0.801, 0.82, 0.81],
         ... })
-        >>> gain_is_over(metrics, "greedy", depth=2, margin=0.01, first_seeds=3)
-        True
+        >>> found = gain(metrics, "greedy", depth=2, first_seeds=3)
+        >>> round(found.mean, 4), round(found.limit, 4), found.is_over(0.01)
+        (0.0003, 0.0013, True)
     """
     scores = _validation_scores(metrics[metrics["seed"] < first_seeds], arm)
     if not {depth - 1, depth} <= set(scores.columns):
         raise StudyError(f"{arm}: no validation scores at depth {depth - 1} and {depth}; both are compared")
     gains = (scores[depth] - scores[depth - 1]).dropna().to_numpy()
     _, limit = statistics.t_interval(gains, 2 * GAIN_CONFIDENCE - 1)
-    return bool(limit < margin)
+    mean = float(gains.mean()) if len(gains) else float("nan")
+    return Gain(arm, depth, len(scores), int(scores[depth].notna().sum()), len(gains), mean, limit)
 
 
 def _validation_scores(metrics: pd.DataFrame, arm: str) -> pd.DataFrame:

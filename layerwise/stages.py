@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from layerwise import datasets
 from layerwise.datasets import Data, View
 from layerwise.study import AnyLayer, DataSet, Procedure, Study, looks
+from layerwise.study.claims import FINE_TUNED
 
 UNTRAINED = ("untrained", "permuted")
 """Stages that train nothing: made anew at every call, and never stored."""
@@ -51,6 +52,10 @@ class Block:
     def pretraining(self) -> Objective:
         """What the greedy stages train on."""
         return "labels" if self.procedure.objective == "supervised" else "reconstruction"
+
+    def upto(self, depth: int) -> Block:
+        """The same block with no more than so many hidden layers."""
+        return dataclasses.replace(self, procedure=self.procedure.upto(depth))
 
     def view(self, data: Data) -> View:
         """What these seeds see of the data."""
@@ -171,11 +176,29 @@ class Depth:
         return len(self.chain)
 
     @property
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return f"{self.block.arm}, seeds {self.block.seeds[0]}-{self.block.seeds[-1]}, depth {self.depth}"
+
+    @property
     def stored(self) -> tuple[StageResult | Evaluation, ...]:
         """What this depth rests on that was computed as a stage of its own, and can be found by its digest."""
         made = [self.chain[-1], self.head, self.evaluation]
         own = tuple(one for one in made if one is not None and getattr(one, "stage", "") not in UNTRAINED)
         return own if self.fine_tuned is None else own + self.fine_tuned.stored
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The scores as records, one for each seed that the study asked for."""
+        for position, seed in enumerate(self.block.seeds[: self.block.reported]):
+            record = {"arm": self.block.arm, "seed": seed, "depth": self.depth}
+            record |= _scores(self.evaluation, position, "")
+            if self.fine_tuned is not None:
+                record |= _scores(self.fine_tuned.evaluation, position, FINE_TUNED)
+            yield record
+
+    def as_last(self) -> Depth:
+        """The same depth, known to be the last of its block."""
+        return dataclasses.replace(self, block=self.block.upto(self.depth))
 
     def networks(self) -> Iterator[Network]:
         """The networks of this depth, each under its own name."""
@@ -201,6 +224,19 @@ class Depth:
         return self._trained_from() if self.head is None else self.depth + 1
 
 
+def _scores(evaluation: Evaluation, position: int, prefix: str) -> dict[str, Any]:
+    outcome = {"diverged": evaluation.diverged[position], "collapsed": evaluation.collapsed[position]}
+    # A diverged seed has no scores, though some look like one: a network that answers NaN is taken to say class 0.
+    lost = outcome["diverged"]
+    return {
+        **{f"{prefix}{name}": bool(value) for name, value in outcome.items()},
+        **{
+            f"{prefix}{name}": float("nan") if lost else float(values[position])
+            for name, values in evaluation.metrics.items()
+        },
+    }
+
+
 def blocks(study: Study, arm: str, data_digest: str, repeat: str = "") -> Iterator[Block]:
     """The blocks of one arm that together hold every seed of the study."""
     procedure = study.procedure(arm)
@@ -209,7 +245,7 @@ def blocks(study: Study, arm: str, data_digest: str, repeat: str = "") -> Iterat
         yield Block(arm, procedure, study.data, seeds, reported, data_digest, repeat)
 
 
-def rounds(study: Study, data_digest: str, repeat: str = "") -> Iterator[tuple[int, tuple[Block, ...]]]:
+def rounds(study: Study, data_digest: str, repeat: str = "") -> Iterator[tuple[int, tuple[tuple[Block, ...], ...]]]:
     """All blocks of a study in the order they train, arm by arm, in rounds that each end with a look at the claims.
 
     A study that says nothing about stopping has one round. How far a round goes depends on the study alone, so more
@@ -221,10 +257,20 @@ def rounds(study: Study, data_digest: str, repeat: str = "") -> Iterator[tuple[i
         repeat: name of the deliberate repeat, empty for the first computation.
 
     Returns:
-        For each round, how many seeds of every arm are trained at its end, and the blocks that it adds.
+        For each round, how many seeds of every arm are trained at its end, and the blocks that it adds, in groups that
+        train together: each by itself, but for the first of an arm that grows by rule, which come before all others.
     """
     begun = 0
     for seeds in looks(study):
         every = (block for arm in study.arms for block in blocks(study, arm, data_digest, repeat))
-        yield seeds, tuple(block for block in every if begun <= block.seeds[0] < seeds)
+        yield seeds, _together(study, [block for block in every if begun <= block.seeds[0] < seeds])
         begun = seeds
+
+
+def _together(study: Study, due: Sequence[Block]) -> tuple[tuple[Block, ...], ...]:
+    settling: dict[str, list[Block]] = {arm: [] for arm in study.roots}
+    others: list[Block] = []
+    for block in due:
+        first = study.grow is not None and block.arm in settling and block.seeds[0] < study.grow.seeds
+        (settling[block.arm] if first else others).append(block)
+    return (*(tuple(own) for own in settling.values() if own), *((block,) for block in others))

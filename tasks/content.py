@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from layerwise.answers import FINE_TUNED
 from layerwise.datasets import Data, content_digest
 from layerwise.stages import Depth, Network, model_name
 from layerwise.study import Procedure
+from layerwise.study.claims import FINE_TUNED
 from tasks.tracking.publishing import Point
 
 

@@ -56,6 +56,11 @@ def settle(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of space."""
+    return getattr(error, "errno", None) in FULL or "disk is full" in str(error)  # SQLite's words
+
+
 def remedy(error: BaseException) -> str:
     """What to do about a disk or a database that does not take what is written.
 
@@ -63,10 +68,9 @@ def remedy(error: BaseException) -> str:
         >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
         'free space on that disk'
         >>> remedy(OSError(errno.EIO, "Input/output error"))
-        'mend that'
+        'mend it'
     """
-    full = getattr(error, "errno", None) in FULL or "disk is full" in str(error)  # SQLite's words
-    return "free space on that disk" if full else "mend that"
+    return "free space on that disk" if is_full(error) else "mend it"
 
 
 def _write(file: Path, content: bytes, temporary: Path, mode: int, *, sync: bool) -> None:

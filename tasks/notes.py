@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise import comparison, statistics
+from layerwise import answers, comparison, statistics
 from layerwise.selection import Chosen
 from layerwise.study import Study
 from layerwise.study.scores import is_tuned
@@ -39,11 +39,11 @@ def study_note(
     return _joined(
         answer_note(study, metrics, table, chosen),
         "### Where to look",
+        f"- [The report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) has all of it on one page: claims,"
+        " figures, paired differences, time and memory, and how to make it again.\n"
         f"- [The runs page]({arms_page(tree.experiment_id)}) overlays the curves of all arms.\n"
         f"- Each arm has a run beside this one: {arms}. Its *Model metrics* are the means over seeds, with the depth"
         " as step; the runs of its seeds lie below it, and hold the Keras model of every depth.\n"
-        f"- [The report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) holds all of it on one page: claims,"
-        " figures, paired differences, time and memory, and how to make it again.\n"
         "- *Artifacts* here: `figures/`, the full table `results.csv`, every score in `scores_by_seed.csv`, and"
         " `study.yaml`, the study with every setting spelled out.",
     )
@@ -54,7 +54,7 @@ def arm_note(study: Study, arm: str, tree: RunTree, metrics: pd.DataFrame, table
     own = metrics[metrics["arm"] == arm]
     return _joined(
         _question(study),
-        f"**Answer.** {' '.join(statistics.in_words(own))}",
+        f"**Answer.** {' '.join(answers.in_words(study, own))}",
         f"**Trained.** {_seeds(study, table)}, {_depths(study, arm)}. *Model metrics* has each score over the seeds"
         " that neither diverged nor collapsed, with the depth as step: mean, sd and 95 % limits; accuracy is a share of"
         " rows (0 to 1), loss is cross-entropy in nats a row. The"
@@ -129,7 +129,7 @@ def answer_note(study: Study, metrics: pd.DataFrame, table: pd.DataFrame, chosen
     """Question, answer, what was chosen, and table of results."""
     return _joined(
         _question(study),
-        _answer(statistics.in_words(metrics)),
+        _answer(answers.in_words(study, metrics)),
         *([] if chosen is None else [f"**Chosen on validation.** {chosen.place}."]),
         f"**Trained.** {_seeds(study, table)} an arm; {'; '.join(_arms_by_depths(study))}.",
         _markdown(table),

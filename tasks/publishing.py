@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import comparison, figures, report, selection, stages, statistics
-from layerwise.answers import FINE_TUNED
+from layerwise import answers, comparison, figures, report, selection, stages, statistics
 from layerwise.datasets import Data, class_balance, content_digest
 from layerwise.selection import Chosen
 from layerwise.stages import Depth, Evaluation, Network, model_name
 from layerwise.study import Study, StudyError
+from layerwise.study.claims import FINE_TUNED
 from layerwise.study.scores import is_tuned
 from tasks import content, notes, serving
 from tasks.content import KeptNetwork
@@ -192,9 +192,10 @@ def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summar
 
 @task(name="close runs", task_run_name="close MLflow runs")
 def close_tree(tree: RunTree, status: Status, failed_arms: Sequence[str] = ()) -> None:
-    """Close every run of the tree, so that nothing is left RUNNING."""
-    close_runs(_publishers[tree.study_run_id].client, tree, status=status, failed_arms=failed_arms)
-    del _publishers[tree.study_run_id]  # after it: runs that could not be closed can be tried again
+    """Close every run of the tree, so that nothing is left RUNNING; what is closed stays as it is."""
+    if publisher := _publishers.get(tree.study_run_id):
+        close_runs(publisher.client, tree, status=status, failed_arms=failed_arms)
+        del _publishers[tree.study_run_id]  # after it: runs that could not be closed can be tried again
 
 
 def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> str:
@@ -209,7 +210,7 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     _publish_datasets(publisher, run_id, study, data)
     differences = _publish_differences(publisher, run_id, study, summary)
     _publish_verdicts(publisher, run_id, summary.verdicts)
-    told = {"answer": "\n".join(statistics.in_words(metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
+    told = {"answer": "\n".join(answers.in_words(study, metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
     publisher.tags(run_id, {f"layerwise.{name}": value for name, value in told.items()})
     publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.chosen)})
     if summary.chosen is not None:

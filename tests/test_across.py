@@ -22,7 +22,7 @@ def run(name: str, arms: dict[str, list[float]], *, first_seed: int = 0, digest:
         for arm, scores in arms.items() for depth in (1, 2) for seed, score in enumerate(scores)
     ]  # fmt: skip
     said = {"epochs": "2", "data.split.train": "70"} | {key.replace("_", "."): value for key, value in settings.items()}
-    return RunScores(name, dict.fromkeys(arms, said), pd.DataFrame(rows), digest, {"keras": "3.15.1"})
+    return RunScores(name, name, dict.fromkeys(arms, said), pd.DataFrame(rows), digest, {"keras": "3.15.1"})
 
 
 def test_an_arm_is_paired_by_the_seeds_that_both_runs_have():
@@ -74,11 +74,19 @@ def test_what_was_asked_differently_is_listed_arm_by_arm():
     assert found.circumstances == ()
 
 
+def test_training_scores_of_other_labelled_rows_are_not_paired():
+    """Arms with other labels train on other rows: only the parts that both are scored on alike are compared."""
+    found = compare_runs([run("old", {"greedy": OLD}, labels="30"), run("new", {"greedy": OLD}, labels="100")])
+    assert {one.metric for one in found.differences} == {"test_accuracy"}
+    alike = compare_runs([run("old", {"greedy": OLD}, labels="30"), run("new", {"greedy": OLD}, labels="30")])
+    assert {one.metric for one in alike.differences} == {"train_accuracy", "test_accuracy"}
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [
         ([], "received 1 run; comparing takes two or more"),
-        ([run("old", {"greedy": OLD})], "received old twice; name runs that differ"),
+        ([run("old", {"greedy": OLD})], "received old twice; name runs, or arms of one, that differ"),
         (
             [run("new", {"greedy": OLD}, digest="d2")],
             r"new has other data than old \(d2 and d1\); scores on different rows cannot be paired",
@@ -87,7 +95,10 @@ def test_what_was_asked_differently_is_listed_arm_by_arm():
             [run("new", {"greedy": OLD}, data_split_train="60")],
             r"new divides its data otherwise than old \(data\.split\.train: 60 and 70\)",
         ),
-        ([run("new", {"a": OLD, "b": OLD})], r"new shares no arm with old \(a, b and greedy\)"),
+        (
+            [run("new", {"a": OLD, "b": OLD})],
+            r"new shares no arm with old .* one arm of each, as in old/greedy new/a",
+        ),
         ([run("new", {"greedy": OLD}, first_seed=10)], "new shares no seed with old; they are paired by seed"),
     ],
 )

@@ -268,7 +268,7 @@ def test_the_examples_of_the_document_are_claims():
 def order(study) -> list[tuple[int, list[tuple[str, int]]]]:
     """The rounds of a study: seeds at the end of each, and arm and first seed of every block."""
     rounds = stages.rounds(study, "digest")
-    return [(seeds, [(block.arm, block.seeds[0]) for block in blocks]) for seeds, blocks in rounds]
+    return [(seeds, [(block.arm, block.seeds[0]) for (block,) in groups]) for seeds, groups in rounds]
 
 
 def test_blocks_train_arm_by_arm_without_a_stop():
@@ -290,4 +290,4 @@ def test_every_arm_is_trained_before_a_look():
     assert order(small(**stopping, seeds=40)) == [*rounds, (40, [("greedy", 30), ("end_to_end", 30)])]
     assert order(small(**stopping, seeds=35)) == [*rounds, (35, [("greedy", 30), ("end_to_end", 30)])]
     (_, last) = list(stages.rounds(small(**stopping, seeds=35), "digest"))[-1]
-    assert [block.reported for block in last] == [5, 5]
+    assert [block.reported for (block,) in last] == [5, 5]

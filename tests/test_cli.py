@@ -26,6 +26,7 @@ import pytest
 import yaml
 
 from flows import environment
+from tests.chaos import state
 from tests.studies import small, small_document
 from tests.test_server import clean_environ
 from tests.test_study import BAD_INPUT
@@ -139,16 +140,6 @@ def row_counts(root: Path) -> dict[str, int]:
     """How many rows each table of the tracking store has."""
     tables = [name for (name,) in ask(root, "SELECT name FROM sqlite_master WHERE type = 'table'")]
     return {name: ask(root, f'SELECT count(*) FROM "{name}"')[0][0] for name in tables}  # noqa: S608
-
-
-def points(root: Path) -> Counter[tuple[Any, ...]]:
-    """Every metric row with the run that holds it; times and ids, which differ from run to run, left out."""
-    tags = " ".join(
-        f"LEFT JOIN tags {name} ON {name}.run_uuid = m.run_uuid AND {name}.key = 'layerwise.{name}'"
-        for name in ("kind", "arm", "seed")
-    )
-    rows = ask(root, f"SELECT kind.value, arm.value, seed.value, m.key, step, m.value FROM metrics m {tags}")  # noqa: S608
-    return Counter(rows)
 
 
 def models(root: Path) -> Counter[tuple[Any, ...]]:
@@ -706,6 +697,12 @@ def test_no_server_outlives_its_run(interrupted: Interrupted, how: str) -> None:
     assert interrupted.servers[how] == []
 
 
+def test_a_killed_flow_run_is_said_to_have_crashed(interrupted: Interrupted) -> None:
+    """In Prefect each run that ended says how, and the one that was killed is Crashed once the next one begins."""
+    assert state.flow_runs(interrupted.root)[1:] == ["Crashed", "Crashed", "Crashed", "Completed"]
+    assert state.task_runs_under_way(interrupted.root) == []
+
+
 def test_no_finished_stage_is_trained_again(interrupted: Interrupted, whole: Whole) -> None:
     """Each run goes on where the one before stopped: no result is ever written a second time."""
     written = list(interrupted.results.values())
@@ -716,11 +713,9 @@ def test_no_finished_stage_is_trained_again(interrupted: Interrupted, whole: Who
 
 
 def test_interruptions_leave_no_trace_in_the_answer(interrupted: Interrupted, whole: Whole) -> None:
-    """After three interruptions the store holds exactly what an uninterrupted run leaves, and says the same."""
+    """After three interruptions all is exactly what an uninterrupted run leaves, and is said in the same words."""
     completed = interrupted.ended["completed"]
     assert (completed.status, completed.err) == (0, "")
-    assert points(interrupted.root) == points(whole.root)
-    assert models(interrupted.root) == models(whole.root)
-    assert row_counts(interrupted.root) == row_counts(whole.root)
+    assert state.differences(state.of(whole.root), state.of(interrupted.root)) == []
     answers = [said.out[said.out.index("small, arm greedy") :] for said in (completed, whole.ended)]
     assert answers[0] == answers[1]

@@ -82,7 +82,7 @@ def test_two_runs_are_paired_by_seed(tracked: Path):
     ("said", "message"),
     [
         (["plain"], "compare: received 1 run; expected two or more: name another one"),
-        (["plain", "plain"], "received plain twice; name runs that differ"),
+        (["plain", "plain"], "received plain twice; name runs, or arms of one, that differ"),
         (["plain", "elsewhere"], "elsewhere has other data than plain (other and same);"),
         (["plain", "longr"], "no run of a study 'longr' is tracked here; the nearest are longer, plain."),
         (["plain", "longer/gredy"], "longer has no arm 'gredy'; there are greedy."),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flows import environment
-from flows.environment import EnvironmentProblem
+from flows.environment import DiskFull, EnvironmentProblem
 from tests.test_server import small_run
 
 
@@ -124,3 +126,28 @@ def test_root_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, plac
         root.mkdir(mode=0o500)
     with pytest.raises(EnvironmentProblem, match=r"^Cannot write to .*\.layerwise \(.+\);.*LAYERWISE_ROOT\.$"):
         environment.prepare(root)
+
+
+def test_a_full_disk_is_no_wrong_request(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without room is refused with what to do about it, and the request need not change."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    with pytest.raises(
+        DiskFull, match=r"^Cannot write to .*\.layerwise \(No space left on device\); free space there,"
+    ):
+        environment.prepare(tmp_path)
+    assert "PREFECT_HOME" not in environ or str(tmp_path) not in environ["PREFECT_HOME"]
+
+
+def test_a_disk_is_full_where_next_to_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than a megabyte that is ours to write is next to nothing, however much is kept for others."""
+    assert not environment.is_full(tmp_path)
+    left = os.statvfs(tmp_path)
+    monkeypatch.setattr(environment.os, "statvfs", lambda _: SimpleNamespace(f_bavail=200, f_frsize=4096, f_bfree=9**9))
+    assert environment.is_full(tmp_path)
+    assert left.f_bavail * left.f_frsize > environment.LEAST_SPACE

@@ -21,25 +21,35 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.states import Cancelled, Running
 from rich.console import Console
 
 import layerwise
 from flows import environment, planning, publishing, running, server
+from flows.crashed import close_crashed
 from flows.pilot import pilot_study
+from flows.printing import warnings_shown
+from flows.showing import show_study
 from flows.study import run_study
 from flows.trained import Outcome
 from layerwise import datasets, engine, report
 from layerwise.answers import Result
 from layerwise.claims import decide
 from layerwise.comparison import finished
+from layerwise.growing import growth_in_words
 from layerwise.selection import chosen_depth, chosen_network
 from layerwise.statistics import t_interval
-from layerwise.study import Study, StudyError
-from tasks.results import ResultFolder, read_back, results_block
+from layerwise.study import Study, StudyError, Track
+from tasks import durable, owners
+from tasks.publishing import publish_depths
+from tasks.results import ResultFolder, StorageProblem, read_back, results_block
 from tasks.tracking.store import TrackingError, open_store, store_uri
 from tasks.tracking.tracked import read_tracked
 from tasks.tracking.views import SECTIONS
 from tests.studies import small
+from tests.test_growing import FINAL, ending
 from tests.test_server import ask
 from tests.trackers import Proxy, unused_port
 
@@ -346,13 +356,13 @@ def test_study_run_carries_the_report(lab: Lab, claiming: Study, claimed: Outcom
     assert lab.artifact(run, "report.html").read_text() == report.html(page)
     assert lab.artifact(run, "report.md").read_text() == report.markdown(page)
     assert "largest class" in report.markdown(page), "what the data's targets are is kept with the run"
-    assert "artifacts/report.html) holds all of it on one page" in run.data.tags["mlflow.note.content"]
+    assert "artifacts/report.html) has all of it on one page" in run.data.tags["mlflow.note.content"]
 
 
 def test_study_run_carries_the_costs_of_its_stages(lab: Lab, claiming: Study, claimed: Outcome) -> None:  # noqa: ARG001
     """A table has time and memory of every stage, each of which is one that was stored."""
     (run,) = lab.runs(claiming, "study")
-    costs = pd.read_csv(lab.artifact(run, "costs.csv")).fillna({"shared_with": ""})
+    costs = pd.read_csv(lab.artifact(run, "costs.csv"), keep_default_na=False)
     assert costs[["arm", "shared_with", "stage", "depth", "blocks"]].to_numpy().tolist() == [
         ["greedy", "", "base", 1, 1],
         ["greedy", "", "evaluate", 1, 1],
@@ -642,6 +652,129 @@ def test_no_look_is_taken_while_seeds_are_missing(lab: Lab, monkeypatch: pytest.
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+# --- growing -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grows() -> Study:
+    """An arm that ends at depth 3 of at most 5, one that ends at depth 2, and a control of the first."""
+    return ending(track={"models": "final"}, claims={"better": FINAL})
+
+
+@pytest.fixture(scope="module")
+def grown(lab: Lab, grows: Study) -> Outcome:
+    return lab.run(grows)
+
+
+def test_growth_is_settled_as_in_the_plain_loop(lab: Lab, grows: Study, grown: Outcome) -> None:
+    """Scores and verdicts have the bits of `layerwise.run`; runs say how deep arms grew, and are FINISHED."""
+    plain = layerwise.run(grows)
+    assert (grown.failures, grown.unpublished) == ({}, [])
+    pd.testing.assert_frame_equal(grown.metrics, plain.metrics(), check_exact=True)
+    assert grown.verdicts.as_json() == decide(grows, plain.metrics()).as_json()
+    depths = {run.data.tags["layerwise.arm"]: run.data.metrics["final_depth"] for run in lab.runs(grows, "arm")}
+    assert depths == {"greedy": 3, "autoencoder": 2, "end_to_end": 3}
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(grows, kind)]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (run,) = lab.runs(grows, "study")
+    assert layerwise.load(lab.artifact(run, "study.yaml")).digest() == grows.digest()
+
+
+def test_models_of_the_depth_that_growth_ended_at_are_the_final_ones(lab: Lab, grows: Study, grown: Outcome) -> None:
+    """With `track.models: final` each seed keeps the model of the last depth of its arm, whenever it was trained."""
+    names = {(run.data.tags["layerwise.arm"], tuple(sorted(lab.models(run)))) for run in lab.runs(grows, "seed")}
+    assert names == {
+        ("greedy", ("depth-03",)),
+        ("autoencoder", ("depth-02", "depth-02-autoencoder")),
+        ("end_to_end", ("depth-03",)),
+    }
+    assert grown.chosen is not None
+    assert (grown.registered is None) == (grown.chosen.depth != {"autoencoder": 2}.get(grown.chosen.arm, 3))
+
+
+def test_where_growth_ended_and_why_is_said_everywhere(
+    lab: Lab, grows: Study, grown: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answer, asked again too, the pages and the report have the sentence; the claim says which seeds count."""
+    (line, other) = growth_in_words(grows, grown.metrics)
+    console = Console()
+    for answer in (running._answer_of(grown), running._finished(grows, "", lab.root, console)):
+        running._print_answer(grows, answer, console)
+        said = capsys.readouterr().out.splitlines()
+        assert [line, other] == [one for one in said if ": grew to depth " in one]
+        assert any("The first 10 seeds, which settled the depth, do not count." in one for one in said)
+    (run,) = lab.runs(grows, "study")
+    assert line in run.data.tags["mlflow.note.content"]
+    assert line in lab.artifact(run, "report.md").read_text()
+    greedy = next(run for run in lab.runs(grows, "arm") if run.data.tags["layerwise.arm"] == "greedy")
+    assert line in greedy.data.tags["mlflow.note.content"]
+    assert other not in greedy.data.tags["mlflow.note.content"]
+
+
+def test_what_is_shown_of_a_study_that_grew(
+    lab: Lab, grows: Study, grown: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`layerwise show` has the rule, where stored results ended growth, and the depths that are trained, no others."""
+    before = lab.written()
+    show_study(grows, lab.root)
+    said = capsys.readouterr().out
+    assert (
+        "grow   no further layer once the newest is shown to gain less than 0.03 on validation, by the first 10" in said
+    )
+    for line in growth_in_words(grows, grown.metrics):
+        assert f"       {line}" in said
+    assert re.search(r"^0 of \d+ stages left to train", said, re.MULTILINE)
+    assert lab.written() == before
+    show_study(other_data(grows, 77), lab.root)
+    said = capsys.readouterr().out
+    assert "       greedy: not settled yet; what follows is the most" in said
+    assert re.search(r"^5 +add_layer", said, re.MULTILINE)
+
+
+def test_more_seeds_train_the_depths_that_the_first_settled(
+    lab: Lab, grows: Study, grown: Outcome, fits: list[str]
+) -> None:
+    """Another block of seeds trains as many stages as the arms have, and nothing is trained anew."""
+    more = lab.run(grows.model_copy(update={"seeds": 25, "claims": None, "track": Track(models="none")}))
+    assert (more.failures, more.unpublished) == ({}, [])
+    assert len(fits) == 3 + 2 * 2 + 1  # greedy; the autoencoder and a head at each depth; end to end
+    assert more.metrics.groupby("arm")["depth"].max().to_dict() == {"greedy": 3, "autoencoder": 2, "end_to_end": 3}
+    few = more.metrics[more.metrics["seed"] < 12].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few, grown.metrics, check_exact=True)
+
+
+def test_growth_goes_on_where_it_was_cut_short(lab: Lab, grows: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows an arm whose first seeds failed is not trained; the next run settles what an uncut one does."""
+    asked = other_data(grows.model_copy(update={"name": "grows-broken", "claims": None}), 5)
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=2)
+        broken = lab.run(asked)
+    assert broken.failures["greedy, seeds 0-9"] == "Broken: no more memory"
+    for place in ("greedy, seeds 10-19", "end_to_end, seeds 0-9"):
+        assert "not trained: its depth is that of greedy, whose first seeds failed" in broken.failures[place]
+    assert (broken.chosen, set(broken.metrics["depth"])) == (None, {1})
+    completed = lab.run(asked)
+    assert (completed.failures, completed.unpublished) == ({}, [])
+    pd.testing.assert_frame_equal(completed.metrics, layerwise.run(asked).metrics(), check_exact=True)
+    assert {run.info.status for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)} == {"FINISHED"}
+
+
+def test_a_pilot_grows_as_the_study_does(
+    lab: Lab, grows: Study, grown: Outcome, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It trains the depths that the first seeds settle, and says so below the power of each claim."""
+    few = planning.piloted(grows, None)
+    metrics = pilot_study.with_options(result_storage=results_block(environment.results_folder(lab.root)))(few)
+    assert fits == []
+    first = grown.metrics[grown.metrics["seed"] < 10].reset_index(drop=True)
+    pd.testing.assert_frame_equal(metrics, first, check_exact=True)
+    planning._print_plan(grows, few, metrics, Console())
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if ": grew to depth " in line] == growth_in_words(grows, grown.metrics)
+    powers = next(line.split() for line in said if line.startswith("better "))
+    assert powers[1] == ".00", "of ten seeds, none is left to decide a claim about the depth they settle"
+
+
 # --- planning ----------------------------------------------------------------------------------------------
 
 
@@ -833,6 +966,80 @@ def test_what_could_not_be_published_is_published_by_the_next_run(lab: Lab, monk
     assert (second.failures, second.unpublished) == ({}, [])
     for run in lab.runs(asked, "seed"):
         assert [model.status for model in lab.models(run).values()] == ["READY", "READY"]
+
+
+def test_a_disk_that_takes_no_result_ends_the_run(lab: Lab, fits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a result cannot be stored nothing more is trained, and no run stays open; the next run completes all."""
+    asked = other_data(small(name="full", depth=2, seeds=12, track={"models": "none"}), 11)
+    write = durable.write
+
+    def full(file: Path, *arguments: Any, **named: Any) -> None:
+        if file.parent == environment.results_folder(lab.root) and fits:
+            raise OSError(28, "No space left on device")
+        write(file, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "write", full)
+        with pytest.raises(
+            StorageProblem, match=r"^Cannot store result \w+ in .*: No space left on device; free space"
+        ):
+            lab.run(asked)
+    assert len(fits) == 1
+    assert {run.info.status for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)} == {"FAILED"}
+    assert lab.run(asked).failures == {}
+    assert {run.info.status for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)} == {"FINISHED"}
+
+
+def test_a_damaged_result_is_said_once_and_computed_again(
+    lab: Lab, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged result is a line on the terminal; its stage alone is trained again, and the scores are the same."""
+    asked = other_data(small(name="damaged", depth=2, track={"models": "none"}), 12)
+    first = lab.run(asked)
+    known = {computed.digest for computed in layerwise.run(asked).trained["greedy"][-1].chain}
+    (upper, lower) = sorted(known, key=lambda digest: -lab.written()[digest])
+    file = environment.results_folder(lab.root) / upper
+    file.write_bytes(file.read_bytes()[:-1])
+    fits.clear()
+    capsys.readouterr()
+    for expected in ([f"Result {upper} is set aside and will be computed again: its checksum"], []):
+        with warnings_shown(Console(width=40)):
+            again = lab.run(asked)
+        said = capsys.readouterr().out.splitlines()
+        assert [line[: len(start)] for line, start in zip(said, expected, strict=True)] == expected
+        assert len(fits) == 1
+        pd.testing.assert_frame_equal(again.metrics, first.metrics, check_exact=True)
+    assert lower in lab.written()
+
+
+@pytest.mark.usefixtures("lab")
+def test_flow_runs_of_the_dead_crash() -> None:
+    """A flow run whose process is gone, and its tasks, are Crashed with the reason; any other goes on."""
+    gone = owners.this_process().rpartition("/")[0] + "/1"
+    with get_client(sync_client=True) as client:
+        made = {}
+        for owner in (gone, owners.this_process(), "elsewhere/1/1", None):
+            said = [f"process {owner}"] if owner else []
+            made[owner] = client.create_flow_run(run_study, state=Running(), name=f"of {owner}", tags=said)
+            client.create_task_run(publish_depths, made[owner].id, "0", state=Running())
+        assert close_crashed() == [f"of {gone}"]
+        assert close_crashed() == []
+        for owner, run in made.items():
+            now, (task,) = client.read_flow_run(run.id), client.read_task_runs(flow_run_filter=of_run(run.id))
+            expected = "Crashed" if owner == gone else "Running"
+            assert (now.state.name, task.state.name) == (expected, expected)
+            client.set_flow_run_state(run.id, Cancelled(), force=True)
+        assert f"Process {gone} ended without a word" in now_message(client, made[gone].id)
+
+
+def of_run(flow_run_id: Any) -> FlowRunFilter:
+    return FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+
+
+def now_message(client: Any, flow_run_id: Any) -> str:
+    """What was said when a flow run crashed; its last state but one, for the test ends them all."""
+    states = client.read_flow_run_states(flow_run_id)
+    return next(state.message for state in states if state.name == "Crashed")
 
 
 @pytest.mark.parametrize("place", ["_publish_study", "close_runs"])

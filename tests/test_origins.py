@@ -14,7 +14,7 @@ from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from flows import origins
 from flows.reproducing import Allowed
-from layerwise import datasets
+from layerwise import datasets, imported
 from layerwise.study import Study, StudyError, parse
 from tasks.provenance import inputs
 from tasks.tracking.tracked import Tracked
@@ -242,9 +242,13 @@ def called(root: Path) -> bool:
 
 
 def test_a_function_with_the_recorded_content_is_called(loaded: Tracked, root: Path) -> None:
-    """The file in the working directory has the very content that the run recorded."""
+    """The file in the working directory has the very content that the run recorded; it is named before it is used."""
     datasets.reading._read.cache_clear()
+    told: list[tuple[str, Path, bool]] = []
+    imported.tell(lambda path, file: told.append((path, file, called(root))))
     study, _ = origins.study_of(loaded, Allowed())
+    imported.tell(lambda _path, _file: None)
+    assert told == [("own_rows:load", root / "own_rows.py", False)]
     assert study.digest() == loaded.run.data.tags["layerwise.digest"]
     assert called(root)
 

@@ -88,7 +88,8 @@ def scored(study: Study, *, diverged: int = 0, collapsed: int = 0, level: float 
 def costs(study: Study) -> pd.DataFrame:
     """What stages took: known for the first, not for the second."""
     arm = next(iter(study.arms))
-    rows = [(arm, "another", "base", 1, 2, 1.5, 2e8), (arm, "", "add_layer", 2, 2, np.nan, np.nan)]
+    others = ", ".join(list(study.arms)[1:])
+    rows = [(arm, others, "base", 1, 2, 1.5, 2e8), (arm, "", "add_layer", 2, 2, np.nan, np.nan)]
     names = ["arm", "shared_with", "stage", "depth", "blocks", "seconds", "peak_memory_bytes"]
     return pd.DataFrame(rows, columns=names)
 
@@ -125,6 +126,15 @@ def stopping() -> StudyRun:
     return run_of(study, metrics[metrics["seed"] < 20])
 
 
+def growing() -> StudyRun:
+    """Two arms of up to four layers that grew to the second, and so did the control."""
+    data = {"source": "blobs", "samples": 120, "split": {"train": 70, "validation": 20, "test": 30}}
+    arms = {"one": {}, "random": {"control": "random_frozen", "of": "one"}}
+    study = small(depth=4, seeds=20, data=data, arms=arms, grow={"worth": 0.5, "seeds": 10})
+    metrics = scored(study)
+    return run_of(study, metrics[metrics["depth"] <= 2].reset_index(drop=True))
+
+
 KINDS: dict[str, Callable[[], StudyRun]] = {
     "one arm": lambda: run_of(small(seeds=4)),
     "several arms and every kind of claim": lambda: run_of(several()),
@@ -136,6 +146,7 @@ KINDS: dict[str, Callable[[], StudyRun]] = {
     "all diverged": lambda: run_of(several(), scored(several(), diverged=8)),
     "all collapsed": lambda: run_of(several(), scored(several(), collapsed=8)),
     "ended by its claims": stopping,
+    "grown by rule": growing,
     "nothing known of its origin": lambda: run_of(small(), origin={}, costs=None, data_digest=""),
     "an arm is missing": lambda: run_of(several(), without(several(), "scratch"), verdicts=None),
     "images": lambda: run_of(load("conv-digits", seeds=2)),
@@ -348,12 +359,17 @@ def test_numbers_are_those_of_the_tables() -> None:
     """Each row of results has the counts, mean, interval, sd and median of its arm, network and depth."""
     study = several()
     run = run_of(study, scored(study, diverged=1, collapsed=2))
-    rows = {tuple(row[:3]): row[3:] for row in cells(section(run, "Results")) if len(row) == 13}
+    rows = {tuple(row[:3]): row[3:] for row in cells(section(run, "Results")) if len(row) == 15}
     found = run.table[(run.table["arm"] == "other") & (run.table["depth"] == 2)].iloc[0]
     assert rows["other", "fine-tuned", "2"][:4] == ["8", "1", "2", "5"]
     expected = [found[f"fine_tuned_test_accuracy_{name}"] for name in ("mean", "sd", "median")]
     shown = rows["other", "fine-tuned", "2"]
-    assert [shown[6], shown[8], shown[9]] == [f"{value:.4f}" for value in expected]
+    assert [shown[6], shown[9], shown[11]] == [f"{value:.4f}" for value in expected]
+    own = comparison.finished(run.metrics)
+    own = own[(own["arm"] == "other") & (own["depth"] == 2) & ~own["diverged"] & ~own["collapsed"]]
+    described = statistics.describe(own["test_accuracy"].to_numpy(float))
+    assert shown[8] == f"{described.bootstrap_low:.4f} to {described.bootstrap_high:.4f}"
+    assert shown[10] == f"{described.interquartile_mean:.4f}"
     assert (
         shown[7] == f"{found['fine_tuned_test_accuracy_ci_low']:.4f} to {found['fine_tuned_test_accuracy_ci_high']:.4f}"
     )
@@ -408,9 +424,9 @@ def test_depth_is_chosen_by_validation_alone() -> None:
 
 def test_time_and_memory_are_told_as_far_as_they_are_known() -> None:
     """Stages have blocks, time, peak memory and who shares them; of a run from before, that nothing was recorded."""
-    told = section(run_of(small(seeds=3)), "Time and memory")
-    assert ["greedy", "first hidden layer", "1", "2", "1.5 s", "1.5 s", "200 MB", "another"] in cells(told)
-    assert ["greedy", "added hidden layer", "2", "2", "-", "-", "-"] in cells(told)
+    told = section(run_of(several()), "Time and memory")
+    assert ["one", "first hidden layer", "1", "2", "1.5 s", "1.5 s", "200 MB", "other, scratch"] in cells(told)
+    assert ["one", "added hidden layer", "2", "2", "-", "-", "-"] in cells(told)
     assert "Not every stage's time is known; the process held at most 200 MB" in told
     assert "was not recorded" in section(run_of(small(), costs=None), "Time and memory")
 
@@ -418,7 +434,7 @@ def test_time_and_memory_are_told_as_far_as_they_are_known() -> None:
 @pytest.mark.parametrize(
     ("changed", "claimed"),
     [
-        ({}, "This run claims **R0, the same bits and R2, the same verdicts**:"),
+        ({}, "This run claims **R0, the same bits**:"),
         (
             {"git_dirty": "true"},
             "R0, the same bits, for it was made from a working tree with changes that no commit has",
@@ -428,14 +444,16 @@ def test_time_and_memory_are_told_as_far_as_they_are_known() -> None:
     ],
 )
 def test_a_run_claims_the_bits_that_others_can_have(changed: dict[str, str | None], claimed: str) -> None:
-    """R0 takes a commit without changes and a lock file; R2 is claimed of decided claims; R1 was not measured."""
+    """R0 takes a commit without changes and a lock file; R1 was not measured, and one run shows nothing of R2."""
     origin = {key: value for key, value in {**CLEAN, **changed}.items() if value is not None}
     told = section(run_of(several(), origin=origin), "Reproduction")
     assert claimed in told
-    assert ("This run claims **R2, the same verdicts**:" in told) == bool(changed)
+    assert ("This run claims **no level of reproducibility**:" in told) == bool(changed)
     assert "**Not claimed:** R1" in told
+    assert "**Not claimed:** R2, the same verdicts with fresh seeds: one run cannot show that." in told
     nothing = section(run_of(small(seeds=3), origin=origin | {"git_dirty": "true"}), "Reproduction")
     assert "This run claims **no level of reproducibility**:" in nothing
+    assert "fresh seeds: no claim has been decided." in nothing
 
 
 @pytest.mark.parametrize(
@@ -503,6 +521,12 @@ def test_controls_are_said_in_words(control: str) -> None:
         (KINDS["ended by its claims"], "20 seeds of every arm, 10 side by side; at most 30, with looks at the claims"),
         (KINDS["ended by its claims"], "divided by 3 looks (10, 20 and 30 seeds)"),
         (KINDS["all diverged"], "0 of 8"),
+        (
+            KINDS["grown by rule"],
+            "one: grew to depth 2 of at most 4, settled by the first 10 seeds: its last layer gained",
+        ),
+        (KINDS["grown by rule"], "an arm ends with the first layer that its first 10 seeds show to gain less than 0.5"),
+        (KINDS["grown by rule"], "The first 10 seeds settled how deep arms grew, by their validation scores."),
     ],
 )
 def test_notices_stand_first(run: Callable[[], StudyRun], expected: str) -> None:
@@ -510,9 +534,10 @@ def test_notices_stand_first(run: Callable[[], StudyRun], expected: str) -> None
     assert expected in words(run())
 
 
-def test_enough_seeds_need_no_notice() -> None:
-    """With seeds enough and all arms there, the answer begins with the answer."""
-    page = report.study_page(run_of(several()))
+@pytest.mark.parametrize("kind", ["several arms and every kind of claim", "grown by rule"])
+def test_enough_seeds_need_no_notice(kind: str) -> None:
+    """With seeds enough and all arms there, as deep as they were to become, the answer begins with the answer."""
+    page = made(kind).page
     assert not [block for block in page.sections[0].blocks if isinstance(block, Notice)]
 
 

@@ -190,11 +190,15 @@ def test_what_a_tracker_names_is_neither_read_nor_run(
 
 
 def test_tables_that_are_no_tables_are_refused(lab: Lab, asked: Callable[..., int], capsys: Any) -> None:
-    """Scores without the columns that a report takes give one line, and no traceback."""
+    """Scores without what a report takes, or of another kind, give one line, and no traceback."""
     lab.publish("bare", small(name="bare", seeds=2), reported=False)
-    Publisher(lab.client, lab.trees["bare"]).text(lab.run_id("bare"), SCORES, "arm,seed\ngreedy,0\n")
-    assert asked("bare") == 2
-    assert "not what this version makes one from" in capsys.readouterr().err
+    for scores in ("arm,seed\ngreedy,0\n", "arm,seed,depth\ngreedy,0,1\n", "arm,seed,depth,test_accuracy\na,0,1,b\n"):
+        Publisher(lab.client, lab.trees["bare"]).text(lab.run_id("bare"), SCORES, scores)
+        assert asked("bare") == 2
+        assert re.fullmatch(
+            r"layerwise: .+ is not what (this version makes one from|Layerwise writes) \(.+\); .+\n",
+            capsys.readouterr().err,
+        )
 
 
 def test_names_of_a_tracker_stay_in_the_folder(lab: Lab, asked: Callable[..., int], capsys: Any) -> None:

@@ -8,9 +8,10 @@ import inspect
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import layerwise.selection
-from layerwise.selection import SEEN, chosen_depth, chosen_network, gain_is_over
+from layerwise.selection import SEEN, chosen_depth, chosen_network, gain
 from layerwise.statistics import t_interval
 from layerwise.study import StudyError
 
@@ -142,8 +143,7 @@ def test_no_choice_reads_a_test_score(hidden: str):
         veiled[name] = column
     assert chosen_depth(veiled, "greedy") == chosen_depth(plain, "greedy")
     assert chosen_network(veiled, ["greedy"]) == chosen_network(plain, ["greedy"])
-    assert gain_is_over(veiled, "greedy", depth=2, margin=0.2, first_seeds=3)
-    assert not gain_is_over(veiled, "greedy", depth=2, margin=0.01, first_seeds=3)
+    assert gain(veiled, "greedy", depth=2, first_seeds=3) == gain(plain, "greedy", depth=2, first_seeds=3)
 
 
 def test_nothing_in_the_module_names_a_test_score():
@@ -151,15 +151,37 @@ def test_nothing_in_the_module_names_a_test_score():
     assert not [name for name in SEEN if "test" in name or "train" in name]
     public = [value for name, value in vars(layerwise.selection).items() if inspect.isfunction(value)]
     readers = [value for value in public if 'metrics["' in inspect.getsource(value)]
-    assert {reader.__name__ for reader in readers} <= {"_validation_scores", "gain_is_over"}
+    assert {reader.__name__ for reader in readers} <= {"_validation_scores", "gain"}
     assert not [value for value in public if "test_" in inspect.getsource(value)]
+
+
+def test_a_gain_is_over_where_it_is_shown_to_be_less_than_a_layer_is_worth():
+    """The rule looks at the one-sided 95 % upper t limit of the mean paired gain, not at the mean."""
+    metrics = validated({1: [0.80, 0.79, 0.81], 2: [0.83, 0.82, 0.85]})
+    found = gain(metrics, "greedy", depth=2, first_seeds=3)
+    gains = np.array([0.03, 0.03, 0.04])
+    limit = gains.mean() + stats.t.ppf(0.95, 2) * gains.std(ddof=1) / np.sqrt(3)
+    assert (found.mean, found.limit, found.seeds) == (pytest.approx(gains.mean()), pytest.approx(limit), 3)
+    assert not found.is_over(limit - 1e-6)
+    assert found.is_over(limit + 1e-6)
+
+
+def test_growth_is_over_where_most_seeds_broke():
+    """No layer is put on networks of which more than half have broken, however well the others do."""
+    metrics = validated({1: [0.5, 0.5, 0.5, 0.5], 2: [0.8, 0.9, 0.8, 0.9]})
+    metrics.loc[(metrics["depth"] == 2) & (metrics["seed"] < 2), "validation_loss"] = np.nan
+    found = gain(metrics, "greedy", depth=2, first_seeds=4)
+    assert (found.first, found.intact, found.is_over(0.01)) == (4, 2, False)
+    metrics.loc[(metrics["depth"] == 2) & (metrics["seed"] == 2), "collapsed"] = True
+    found = gain(metrics, "greedy", depth=2, first_seeds=4)
+    assert (found.intact, found.is_small(0.01), found.is_over(0.01)) == (1, False, True)
 
 
 def test_seeds_that_come_later_do_not_call_a_gain_over():
     """Whether a further layer is worth it is settled by the first block of seeds."""
     metrics = validated({1: [0.80, 0.79, 0.81, 0.1], 2: [0.83, 0.82, 0.85, 0.9]})
-    assert gain_is_over(metrics, "greedy", depth=2, margin=0.06, first_seeds=3)
-    assert not gain_is_over(metrics, "greedy", depth=2, margin=0.06, first_seeds=4)
+    assert gain(metrics, "greedy", depth=2, first_seeds=3).is_over(0.06)
+    assert not gain(metrics, "greedy", depth=2, first_seeds=4).is_over(0.06)
 
 
 @pytest.mark.parametrize(
@@ -186,4 +208,4 @@ def test_what_cannot_be_chosen_is_refused_in_one_line(metrics: pd.DataFrame, arm
 def test_a_gain_needs_both_depths():
     """Asking for the gain of a depth that was not trained is refused."""
     with pytest.raises(StudyError, match="no validation scores at depth 2 and 3"):
-        gain_is_over(validated({1: [0.8, 0.8], 2: [0.8, 0.8]}), "greedy", depth=3, margin=0.1, first_seeds=2)
+        gain(validated({1: [0.8, 0.8], 2: [0.8, 0.8]}), "greedy", depth=3, first_seeds=2)

@@ -277,6 +277,29 @@ def test_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("away")
+def test_a_damaged_database_is_named_with_the_way_out(tmp_path: Path) -> None:
+    """A database that is none is one line that says what to move away, and that no result is lost with it."""
+    home = environment.prefect_home(tmp_path)
+    home.mkdir(parents=True)
+    (home / "prefect.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 64)
+    with server.start(tmp_path) as running:
+        expected = rf"while starting; its database {home}/prefect.db is damaged: move it away, and run again\. It holds"
+        with pytest.raises(ServerProblem, match=expected):
+            running.wait_ready()
+
+
+@pytest.mark.usefixtures("away")
+def test_a_full_disk_is_why_a_server_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server's disk is full, its log may say nothing: the line says what to do."""
+    home = environment.prefect_home(tmp_path)
+    (home / "prefect.db").mkdir(parents=True)
+    monkeypatch.setattr(environment, "is_full", home.samefile)
+    expected = rf"while starting; the disk of {home} is full: free space on it, and run again\.$"
+    with server.start(tmp_path) as running, pytest.raises(ServerProblem, match=expected):
+        running.wait_ready()
+
+
+@pytest.mark.usefixtures("away")
 def test_server_is_named_from_start_to_stop(tmp_path: Path) -> None:
     """The address is in the environment, and in Prefect's settings, at once; afterwards it is in neither."""
     from prefect.settings import get_current_settings

@@ -28,6 +28,7 @@ from layerwise.statistics import (
     exact_rate,
     fewest_seeds,
     holm,
+    in_words,
     interquartile_mean,
     mcnemar,
     mcnemar_power,
@@ -471,3 +472,18 @@ def test_power_of_an_order_is_simulated():
     correlations = np.concatenate([own.correlations for own in found])
     power = ordered_power(correlations.mean(), correlations.std(), 4, 15, 0.05)
     assert np.mean([own.p <= 0.05 for own in found]) == pytest.approx(power, abs=4 * math.sqrt(0.25 / runs))
+
+
+def test_the_answer_says_how_the_seeds_ended_that_are_left_out():
+    """A change over three of four seeds names the fourth's end, and McNemar's test of it; over all seeds, nothing."""
+    rows = [
+        {"arm": "raw", "seed": seed, "depth": depth, "diverged": False, "collapsed": depth == 2 and seed == 3,
+         "train_accuracy": 0.8, "test_accuracy": 0.7 + depth / 100}
+        for depth in (1, 2) for seed in range(4)
+    ]  # fmt: skip
+    (told,) = in_words(pd.DataFrame(rows))
+    assert told.endswith(
+        "paired over 3 seeds of 4; at depth 2 0 diverged and 1 collapsed (McNemar against depth 1: p 1.0000)."
+    )
+    (whole,) = in_words(pd.DataFrame(rows[:3] + rows[4:7]))
+    assert whole.endswith("paired over 3 seeds.")

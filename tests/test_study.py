@@ -305,3 +305,13 @@ def test_a_study_renders_as_a_schema():
     schema = Study.model_json_schema()
     assert set(schema["properties"]) == set(Study.model_fields)
     assert schema["$defs"]["Blobs"]["properties"]["samples"]["default"] == 1000
+
+
+@pytest.mark.parametrize("name", ["x" * 400, "~nobody-of-this-name/rows.csv", "a\0b"])
+def test_names_that_no_file_can_have_are_refused_in_one_line(name: str):
+    """A name that is too long, of no user's home or with a null is no file, as a study and as own data."""
+    for read in (lambda: load(name), lambda: small(data={"source": "table", "path": name, "target": "t"})):
+        with pytest.raises(StudyError, match=r"no study named or file at|is no file in the study's folder") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) <= 610

@@ -27,6 +27,10 @@ LOSSES = ("request", "upload", "answer")
 """A connection breaks before the request arrives, in the midst of what it uploads, or when it has been carried out."""
 
 
+NUMBERS = ("results.csv", "scores_by_seed.csv", "differences.csv", "loss_by_epoch.csv")
+"""Tables that hold no times, and so are the same whenever they are made."""
+
+
 def unused_port() -> int:
     """A port of this machine at which nothing listens."""
     with socket.socket() as unused:
@@ -221,6 +225,6 @@ def _essence(path: Path) -> str:
     if path.suffix == ".keras" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             content = archive.read("model.weights.h5")
-    elif path.suffix not in {".csv", ".keras"}:
+    elif path.name not in {*NUMBERS, "model.keras"}:
         return "there" if content else "empty"
     return hashlib.sha256(content).hexdigest()

@@ -11,7 +11,7 @@ import pandas as pd
 from layerwise import statistics
 from layerwise.claims.columns import Column, Outcomes, column
 from layerwise.claims.questions import Mean, Order, Question, Rarer, RateBound, Spread, Within
-from layerwise.study import Bound, Claim, Compare, Equivalent, Rate, Ratio, Study, Trend, sides
+from layerwise.study import Bound, Claim, Compare, Equivalent, Rate, Ratio, Study, Trend, held_out, sides
 from layerwise.study.claims import Scored
 
 
@@ -65,7 +65,11 @@ class Asked:
 
 
 def asked(study: Study, claim: Claim, metrics: pd.DataFrame) -> tuple[Asked, ...]:
-    """The questions that a claim puts to the metrics, one for each depth that it speaks of."""
+    """The questions that a claim puts to the metrics, one for each depth that it speaks of.
+
+    Seeds that settled the depth a claim speaks of do not count for it (:func:`layerwise.study.held_out`).
+    """
+    metrics = metrics[metrics["seed"] >= held_out(study, claim)]
     seeds = np.sort(metrics["seed"].unique()) if len(metrics) else np.array([], int)
     found = [tuple(column(metrics, score, seeds) for score in side) for side in sides(study, claim)]
     return tuple(Asked(columns, _question(claim, columns)) for columns in found)

@@ -11,8 +11,10 @@ from layerwise import statistics
 from layerwise.claims.deciding import holm_decisions
 from layerwise.claims.evidence import Asked, asked, unasked
 from layerwise.claims.questions import Question
+from layerwise.growing import as_grown
 from layerwise.statistics.estimates import RANDOM_STATE
-from layerwise.study import ALPHA, Study, looks
+from layerwise.study import ALPHA, Study, held_out, looks
+from layerwise.study.growing import ends
 
 REPLICATIONS = 500
 """Resampled studies behind each point of a power curve; its Monte-Carlo standard error is at most .022."""
@@ -33,6 +35,7 @@ def undecidable(study: Study) -> list[str]:
         >>> undecidable(load("few-labels")), len(undecidable(load("few-labels", seeds=3)))
         ([], 2)
     """
+    study = next(ends(study))  # where it grows, the fewest depths: what these seeds cannot decide there, nothing can
     questions = {name: unasked(study, claim) for name, claim in (study.claims or {}).items()}
     cannot = {name: told for name, told in _cannot(study, questions, study.seeds).items() if told}
     return [_line(study, questions, name, told) for name, told in cannot.items()]
@@ -43,7 +46,8 @@ def _cannot(study: Study, questions: dict[str, tuple[Question, ...]], seeds: int
     if not questions:
         return {}
     level = (study.alpha or ALPHA) / len(looks(study))
-    smallest = [[one.smallest(seeds) for one in ones] for ones in questions.values()]
+    counting = {name: seeds - held_out(study, (study.claims or {})[name]) for name in questions}
+    smallest = [[one.smallest(max(counting[name], 0)) for one in ones] for name, ones in questions.items()]
     support = statistics.holm(np.array([max(p for p, _ in ones) for ones in smallest]))
     refute = statistics.holm(np.array([min(1.0, len(ones) * min(p for _, p in ones)) for ones in smallest]))
     return {
@@ -88,17 +92,27 @@ def power_curve(
         One row per claim and number of seeds: ``claim``, ``seeds``, ``supported``, ``refuted`` and ``decided`` (shares
         of the resampled studies, 0..1) and ``error``, the Monte-Carlo standard error of the last.
     """
-    found = {name: asked(study, claim, pilot) for name, claim in (study.claims or {}).items()}
+    # What seeds that settled a depth say of it flatters the claim; a pilot has no others.
+    free = as_grown(study, pilot).model_copy(update={"grow": None})
+    found = {name: asked(free, claim, pilot) for name, claim in (study.claims or {}).items()}
+    held = {name: held_out(study, claim) for name, claim in (study.claims or {}).items()}
     rng, level = np.random.default_rng(RANDOM_STATE), (study.alpha or ALPHA) / len(looks(study))
     columns = ["claim", "seeds", "supported", "refuted", "decided", "error"]
-    rows = [row for count in seeds for row in _decided(found, count, level, replications, rng)] if found else []
+    rows = [row for count in seeds for row in _decided(found, held, count, level, replications, rng)] if found else []
     return pd.DataFrame(rows, columns=columns)
 
 
 def _decided(
-    found: dict[str, tuple[Asked, ...]], seeds: int, level: float, replications: int, rng: np.random.Generator
+    found: dict[str, tuple[Asked, ...]],
+    held: dict[str, int],
+    seeds: int,
+    level: float,
+    replications: int,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[str, int, float, float, float, float]]:
-    drawn = [[_resampled(one, seeds, replications, rng) for one in ones] for ones in found.values()]
+    drawn = [
+        [_resampled(one, max(seeds - held[name], 0), replications, rng) for one in ones] for name, ones in found.items()
+    ]
     support = np.stack([np.max([p for p, _ in ones], axis=0) for ones in drawn], axis=-1)
     refute = np.stack([np.minimum(1.0, len(ones) * np.min([p for _, p in ones], axis=0)) for ones in drawn], axis=-1)
     decisions = holm_decisions(support, refute, level)

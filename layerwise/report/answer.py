@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from layerwise import figures, statistics
+from layerwise import answers, figures, statistics
 from layerwise.claims import undecidable
 from layerwise.report.page import (
     Block,
@@ -51,7 +51,7 @@ def answer(run: StudyRun) -> Section:
     if deep:
         tuned = ", before any fine tuning" if f"{FINE_TUNED}diverged" in run.metrics else ""
         blocks.append(Paragraph(strong(f"From the first depth to the last{tuned}.")))
-        blocks.append(Items(statistics.in_words(run.metrics[run.metrics["arm"].isin(deep)])))
+        blocks.append(Items(answers.in_words(run.study, run.metrics[run.metrics["arm"].isin(deep)])))
     return Section("Answer", blocks)
 
 
@@ -128,9 +128,10 @@ def claims(run: StudyRun) -> Section | None:
         "Claims",
         [
             Paragraph(
-                "Each was stated in the study file before training. It is supported where the opposite is implausible,"
-                " refuted where it is implausible itself, and undecided otherwise; Holm's procedure over all claims"
-                f" keeps the chance of any wrong verdict of a kind at {held}."
+                "Each was stated in the study file before training. It is supported where data such as these would be"
+                " rare were it false, refuted where they would be rare were it true, and undecided otherwise. With"
+                " Holm's procedure over all claims, a wrong verdict of either kind is given in no more studies than"
+                f" {held} says."
             ),
             *(_card(run, one) for one in told["verdicts"]),
         ],

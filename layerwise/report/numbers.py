@@ -56,8 +56,10 @@ def results(run: StudyRun) -> Section:
         "n",
         *means,
         f"test {named}",
-        "95 % interval",
+        "95 % t interval",
+        "95 % BCa interval",
         "sd",
+        "interquartile mean",
         "median",
     ]
     tuned = f"{FINE_TUNED}diverged" in run.metrics
@@ -68,13 +70,17 @@ def results(run: StudyRun) -> Section:
             f"{named.capitalize()} by arm and depth: means over n intact seeds",
             [ARM, *networks, *headings, *mae],
             list(_result_rows(run, known, tuned=tuned)),
-            note="n: seeds that neither diverged nor collapsed, over which mean, interval (Student's t) and sd (ddof 1)"
+            note="n: seeds that neither diverged nor collapsed, over which means, intervals and sd (ddof 1)"
             " are taken. The median is over every seed that did not diverge. All scores, losses among them, are in"
             " results.csv and scores_by_seed.csv.",
         )
     ]
     if "train_reconstruction_mse" in run.metrics:
         blocks.append(_reconstruction(run))
+    changes = comparison.from_first_to_last(run.metrics, f"test_{run.score}")
+    if changes:
+        rows, what = comparison.as_table(changes), f"last depth minus first, test {named}"
+        blocks += [how_far(rows, [False] * len(rows), what), how_sure(rows, [False] * len(rows), what)]
     return Section("Results", blocks)
 
 
@@ -85,6 +91,7 @@ def _result_rows(run: StudyRun, parts: list[str], *, tuned: bool) -> Iterator[tu
             if prefix and not _scored(run, row, prefix):
                 continue
             means = [shown(row.get(f"{prefix}{part}_{run.score}_mean")) for part in parts if part != "test"]
+            scores = run.intact(str(row["arm"]), int(row["depth"]), metric)
             yield (
                 str(row["arm"]),
                 *((network if _can_be_tuned(run, row) else "as trained",) if tuned else ()),
@@ -92,11 +99,13 @@ def _result_rows(run: StudyRun, parts: list[str], *, tuned: bool) -> Iterator[tu
                 str(row["seeds"]),
                 str(row[f"{prefix}diverged"]),
                 str(row[f"{prefix}collapsed"]),
-                str(len(run.intact(str(row["arm"]), int(row["depth"]), metric))),
+                str(len(scores)),
                 *means,
                 shown(row[f"{metric}_mean"]),
                 interval(row[f"{metric}_ci_low"], row[f"{metric}_ci_high"]),
+                interval(*statistics.bootstrap_interval(scores)),
                 shown(row[f"{metric}_sd"]),
+                shown(statistics.interquartile_mean(scores)),
                 shown(row[f"{metric}_median"]),
                 *((shown(row[f"{prefix}test_mae_mean"]),) if "test_mae" in run.metrics else ()),
             )

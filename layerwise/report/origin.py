@@ -10,7 +10,7 @@ import yaml
 from layerwise import sizes
 from layerwise.report.page import Block, Code, Column, Facts, Items, Paragraph, Pieces, Section, Table, code, strong
 from layerwise.report.run import BEST_RULE, StudyRun
-from layerwise.report.wording import NOTHING, depths_in_words, duration, is_missing, listed, p, shown
+from layerwise.report.wording import NOTHING, depths_in_words, duration, is_missing, p, shown
 from layerwise.study import Study, StudyError, load, shipped
 
 STAGES = {
@@ -70,7 +70,8 @@ def costs(run: StudyRun) -> Section:
 
 def _cost_rows(found: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Every stage of an arm in a row, its depths together."""
-    keys = found.assign(shared_with=found["shared_with"].fillna("").astype(str))
+    shared_with = found["shared_with"].astype(object)  # read from a file, a column of nothing is one of numbers
+    keys = found.assign(shared_with=shared_with.where(shared_with.notna(), ""))
     for _, own in keys.groupby(["arm", "shared_with", "stage"], sort=False):
         arm, shared, stage = own.iloc[0][["arm", "shared_with", "stage"]]
         seconds, peak = own["seconds"], own["peak_memory_bytes"].max()
@@ -118,10 +119,8 @@ def _level(run: StudyRun) -> Iterator[Block]:
         "R1, the same scores within a tolerance elsewhere. On another type of processor the last bits differ, and"
         " through training now and then the class of a row; this run has not measured how far that goes.",
     ))  # fmt: skip
-    decided = [one["claim"] for one in (run.verdicts or {"verdicts": []})["verdicts"] if one["verdict"] != "undecided"]
-    told.append(_fresh_seeds(run, decided))
-    kept = [name for name, claims in (("R0, the same bits", not lacking), ("R2, the same verdicts", decided)) if claims]
-    yield Paragraph("This run claims ", strong(listed(kept) if kept else "no level of reproducibility"), ":")
+    told.append(_fresh_seeds(run))
+    yield Paragraph("This run claims ", strong("no level of reproducibility" if lacking else "R0, the same bits"), ":")
     yield Items(told)
 
 
@@ -134,16 +133,16 @@ def _lacking(run: StudyRun) -> str:
     return "" if "lock_digest" in run.origin else "the lock file of its libraries is not known"
 
 
-def _fresh_seeds(run: StudyRun, decided: list[str]) -> Pieces:
-    if not decided:
-        return (strong("Not claimed: "), "R2, the same verdicts with fresh seeds: no claim has been decided.")
-    alpha = run.verdicts["alpha"] if run.verdicts else 0
-    return (
-        strong("Claimed: "),
-        f"R2, the same verdicts with fresh seeds, of what was decided ({', '.join(decided)}), with as many of them, on"
-        f" these data: the chance that any of them is wrong is at most {alpha:g} for each kind of verdict, as far as"
-        " the tests keep their level.",
+def _fresh_seeds(run: StudyRun) -> Pieces:
+    """A level of a test bounds how often it errs before there are data; it promises nothing of another run."""
+    decided = [one for one in (run.verdicts or {"verdicts": []})["verdicts"] if one["verdict"] != "undecided"]
+    why = (
+        "one run cannot show that. Whoever wants to know runs the study with other seeds; a verdict whose p is close"
+        " to the level may well not come again."
+        if decided
+        else "no claim has been decided."
     )
+    return (strong("Not claimed: "), f"R2, the same verdicts with fresh seeds: {why}")
 
 
 def _commands(run: StudyRun) -> str:
@@ -218,6 +217,13 @@ def _caveats(run: StudyRun) -> Iterator[Pieces]:
     )
     if run.has_best_rule and run.score == "accuracy":
         yield (strong("The best possible rule "), _best_rule(run))
+    if run.study.grow is not None:
+        yield (
+            strong("Growth. "),
+            f"The first {run.study.grow.seeds} seeds settled how deep arms grew, by their validation scores. Claims of"
+            " a depth that they settled are decided by the other seeds; means and intervals here are over all, and at"
+            " that depth the first ones flatter them a little.",
+        )
     if run.study.stop is not None:
         yield (
             strong("Looks. "),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from layerwise.growing import as_grown
 from layerwise.report.answer import answer, claims
 from layerwise.report.numbers import depth, differences, drawings, outcomes, results
 from layerwise.report.origin import caveats, costs, reproduction, study_file
@@ -22,6 +25,7 @@ def study_page(run: StudyRun) -> Page:
         >>> [section.title for section in page.sections][:3], html(page).startswith("<!DOCTYPE html>")
         (['Answer', 'What was trained', 'Figures'], True)
     """
+    run = dataclasses.replace(run, study=as_grown(run.study, run.metrics))
     sections = [
         answer(run),
         claims(run),

@@ -31,7 +31,7 @@ MOST_DRAWN = 2000
 def trained(run: StudyRun) -> Section:
     """What was trained, on what, and how."""
     blocks: list[Block] = [
-        Facts([*_data(run), *_network(run.study), ("seeds", _seeds(run))]),
+        Facts([*_data(run), *_network(run.study), ("seeds", _seeds(run)), *_growth(run)]),
         _arms(run.study),
         _training(run.study),
         *_drawn(run),
@@ -102,6 +102,16 @@ def _seeds(run: StudyRun) -> str:
             " fixed beforehand; training ended at the first look that decided them all, or at the last"
         )
     return told
+
+
+def _growth(run: StudyRun) -> Iterator[tuple[str, str]]:
+    grow = run.study.grow
+    if grow is not None:
+        yield (
+            "growth",
+            f"an arm ends with the first layer that its first {counted(grow.seeds, 'seed')} show to gain less than"
+            f" {grow.worth:g} in validation {run.named}, and all later seeds, and controls, are as deep",
+        )
 
 
 def _arms(study: Study) -> Table:

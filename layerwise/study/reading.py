@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def _too_large(where: str, size: int, most: int) -> str:
 def _read(source: str | Path) -> tuple[str, str]:
     known = shipped()
     path = known.get(str(source), Path(source))
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises of a name that is too long
         near = difflib.get_close_matches(Path(source).stem, known, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"ready-made: {', '.join(known)}."
         raise StudyError(f"no study named or file at {str(source)!r}; {hint} `layerwise list` shows all.")

@@ -165,6 +165,15 @@ def scored_metrics(study: Study, procedure: Procedure, *, tuned: bool) -> list[s
     return [*names, "live_units", "effective_rank"]
 
 
+def held_out(study: Study, claim: Claim) -> int:
+    """How many of the first seeds do not count for a claim: those that settled the depth it speaks of.
+
+    Where a study grows, its arms' final depth is chosen by the scores of these seeds, so that they would flatter it;
+    the others know nothing of the choice. Depths that are trained whatever they find, such as 1, are of all seeds.
+    """
+    return study.grow.seeds if study.grow is not None and claim.depth in {"final", "all"} else 0
+
+
 def looks(study: Study) -> tuple[int, ...]:
     """The numbers of seeds at which the claims are looked at, fixed beforehand; the last is all of them.
 

@@ -195,7 +195,8 @@ class _Checked:
             return
         linked = [metric for metric in model.metrics or () if metric.key in held]
         same = all(held[metric.key].get(metric.step) == metric.value for metric in linked)
-        if not same or (model.tags.get(DIGEST), len(linked)) != listed:
+        outputs = {output.model_id for output in self.run.outputs.model_outputs} if self.run.outputs else set()
+        if not same or model.model_id not in outputs or (model.tags.get(DIGEST), len(linked)) != listed:
             yield _of(self.run, "model", "changed", name)
         for path in damaged_files(model) if self.files else ():
             yield _of(self.run, "file", "changed", f"{name}/{path}")

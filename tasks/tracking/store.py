@@ -23,6 +23,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from tasks import durable
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -31,6 +33,12 @@ LOCK_SECONDS = 120.0
 
 BUSY_SECONDS = 20.0
 """How long to wait for a writer to let go of the store."""
+
+FROM_RESULTS = (
+    "put a copy in its place, or move it away with its -wal and -shm files and run again: a new one is made, from the"
+    " results in .layerwise, without training."
+)
+"""What to do about a damaged store."""
 
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs"}
 _NOISY_LOGGERS = ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "urllib3.connectionpool")
@@ -46,6 +54,10 @@ class TrackingError(RuntimeError):
 
 class TrackerAway(TrackingError):
     """The tracking store does not answer, or takes nothing just now: the same request may succeed a little later."""
+
+
+class StoreFull(TrackingError):
+    """The disk of the store is full; what was asked may well be right."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +169,25 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
         with _quiet():  # MLflow logs a database's failure with its traceback, then raises it
             yield
     except (MlflowException, OSError) as error:
+        if durable.is_full(error):  # said once, whatever was being done
+            words = f"the disk of the tracking store is full ({_reason(error)})"
+            raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
         if away := absence(error):
             raise TrackerAway(f"the tracking store {_shown(uri)} {away}") from error
-        words = getattr(error.__cause__, "orig", None) or error  # the database's own words, if it was the database
-        reason = str(words).strip().splitlines()[0]
-        raise TrackingError(f"{doing} failed: {reason[:300]}; mend it and run again, and it goes on there.") from error
+        remedy = "mend it and run again, and it goes on there."
+        raise TrackingError(
+            f"{doing} failed: {_reason(error)}; {FROM_RESULTS if 'malformed' in str(error) else remedy}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why something failed, in the database's own words if it was the database."""
+    words = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+    return (getattr(words, "strerror", None) or str(words).strip().splitlines()[0])[:300]
+
+
+def _kind_of(error: BaseException) -> type[TrackingError]:
+    return StoreFull if durable.is_full(error) else TrackingError
 
 
 @contextmanager
@@ -269,9 +295,10 @@ def _require_writable(database: Path, artifacts: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrackingError(
-                f"{folder} cannot be created ({error.strerror}); runs are tracked there: mend what is in the"
-                " way, or set LAYERWISE_ROOT to another place."
+            remedy = durable.remedy(error) if durable.is_full(error) else "mend what is in the way"
+            raise _kind_of(error)(
+                f"{folder} cannot be created ({error.strerror}); runs are tracked there: {remedy},"
+                " or set LAYERWISE_ROOT to another place."
             ) from None
     for place in (database.parent, artifacts, database):
         if place.exists() and not os.access(place, os.W_OK):
@@ -283,6 +310,9 @@ def _require_writable(database: Path, artifacts: Path) -> None:
 
 def _create(path: Path, root: Path) -> None:
     """Create the schema once, however many processes come first."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
     lock = _creation_lock(path, root)
     try:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -294,8 +324,10 @@ def _create(path: Path, root: Path) -> None:
             f"{path} is being created for more than {LOCK_SECONDS:.0f} s by a process that holds {lock};"
             " end that process, and run again."
         ) from None
-    except OSError as error:
-        raise TrackingError(f"{path} cannot be created ({error.strerror or error}); check space and rights.") from None
+    except (OSError, MlflowException, SQLAlchemyError) as error:
+        raise _kind_of(error)(
+            f"{path} cannot be created ({_reason(error)}); {durable.remedy(error)}, and run again."
+        ) from None
 
 
 def _creation_lock(path: Path, root: Path) -> Path:
@@ -309,11 +341,19 @@ def _create_locked(path: Path, artifacts: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     draft = path.with_name(f".{path.name}.creating")
-    for leftover in path.parent.glob(f"{draft.name}*"):  # of a process killed while creating
-        leftover.unlink()
-    with _quiet():
-        SqlAlchemyStore(_sqlite_uri(draft), str(artifacts)).engine.dispose()
+    _remove(draft)  # of a process killed while creating
+    try:
+        with _quiet():
+            SqlAlchemyStore(_sqlite_uri(draft), str(artifacts)).engine.dispose()
+    except BaseException:
+        _remove(draft)  # it takes space, of which there may be too little
+        raise
     draft.replace(path)
+
+
+def _remove(draft: Path) -> None:
+    for file in draft.parent.glob(f"{draft.name}*"):  # with SQLite's files beside it
+        file.unlink(missing_ok=True)
 
 
 def _inspect(path: Path, *, write_ahead: bool) -> str | None:
@@ -329,8 +369,11 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise TrackerAway(f"the tracking store {path} is locked by another process") from None
-        raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
-    except sqlite3.DatabaseError:
+        remedy = durable.remedy(error) if durable.is_full(error) else "close what holds it"
+        raise _kind_of(error)(f"{path} cannot be opened ({error}); {remedy}, and run again.") from None
+    except sqlite3.DatabaseError as error:
+        if "malformed" in str(error):
+            raise TrackingError(f"{path} is damaged ({error}); {FROM_RESULTS}") from None
         raise TrackingError(f"{path} is not an SQLite database; move it away, and a new store is made.") from None
 
 

@@ -171,8 +171,9 @@ def test_figures_render(site: Site, page: Any, run: str, path: str) -> None:
 
 def test_the_report_renders_and_is_one_click_away(site: Site, page: Any) -> None:
     page.goto(site.run_page("study"))
-    page.get_by_role("link", name="The report", exact=True).first.click(timeout=PATIENCE)
-    frame = page.frame_locator("iframe").first
+    with page.context.expect_page(timeout=PATIENCE) as opened:
+        page.get_by_role("link", name="The report", exact=True).first.click(timeout=PATIENCE)
+    frame = opened.value.frame_locator("iframe").first
     expect(frame.get_by_role("heading", name="small-pages")).to_be_visible(timeout=PATIENCE)
     expect(frame.get_by_text("Do the pages read well?").first).to_be_visible()
     expect(frame.locator("figure.drawing svg").first).to_be_visible()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.chaos import roots, trials
 from tests.chaos.crashing import Stage, compiler
+from tests.chaos.scenes import Scene, seen
 
 FOLDER = Path(__file__).parent
 
@@ -35,6 +36,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         pytest.skip("no C compiler is found: nothing can stand between a process and its files")
     with Stage(tmp_path_factory.mktemp("stage")) as playing:
         yield playing
+
+
+@pytest.fixture(scope="session")
+def scene(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """What a run does to its files."""
+    return seen(stage, tmp_path_factory.mktemp("scene"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -8,8 +8,9 @@
  *   torn   the first half of what is written is written, then the process dies; of what is no write as with kill
  *   full   from this event on nothing can be created or written: no space left on device
  *
- * CHAOS_UNREADABLE names files (by a part of their path) that cannot be read: input/output error. CHAOS_LOG receives a
- * line for each event: its number, kind, path and size. chaos_arm() sets the first two anew in a process that was forked.
+ * CHAOS_UNREADABLE names a file by a part of its path: the first such file that is read cannot be, for an input/output
+ * error, whatever it is called later; one that takes its place can. CHAOS_LOG receives a line for each event: its number,
+ * kind, path and size. chaos_arm() begins anew in a process that was forked.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -35,6 +37,7 @@ static const char *unreadable;
 static long at, count;
 static enum action action;
 static int log_file = -1, commit_follows;
+static ino_t bad;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
@@ -42,6 +45,7 @@ void chaos_arm(const char *folder, long event, const char *what, const char *log
     snprintf(root, sizeof root, "%s/", folder);
     at = event;
     count = 0;
+    bad = 0;
     action = !strcmp(what, "kill") ? KILL : !strcmp(what, "torn") ? TORN : !strcmp(what, "full") ? FULL : NOTHING;
     unreadable = getenv("CHAOS_UNREADABLE");
     log_file = *log ? REAL(open)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : -1;
@@ -228,8 +232,11 @@ ON_NAME(truncate, "truncate", 0, (const char *name, off_t size), (name, size), A
 
 static int is_unreadable(int file) {
     char room[PATH_MAX];
-    const char *path = unreadable && *unreadable ? of_descriptor(file, room) : NULL;
-    return path && strstr(path, unreadable);
+    struct stat found;
+    if (!unreadable || !*unreadable || fstat(file, &found)) return 0;
+    const char *path = bad ? NULL : of_descriptor(file, room);
+    if (path && strstr(path, unreadable)) bad = found.st_ino;
+    return bad && found.st_ino == bad && S_ISREG(found.st_mode);
 }
 
 #define READ(name, parameters, arguments) \

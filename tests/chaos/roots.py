@@ -18,7 +18,7 @@ from flows import environment
 from tasks.tracking.store import open_store
 from tests.chaos import state
 from tests.studies import small_document
-from tests.test_cli import Ended, begin, end
+from tests.test_cli import Ended, begin
 from tests.test_server import used_root
 
 TUNING = {"epochs": 2, "optimizer": {"name": "sgd", "learning_rate": 0.001}}
@@ -40,7 +40,10 @@ TWO_ARMS: dict[str, Any] = THREE_ARMS | {
 }
 """Less of it, for trials by the thousand: ten models."""
 
-SECONDS_TO_END = 20.0
+SECONDS_OF_A_RUN = 900.0
+"""How long a run may take on a machine that has other work too."""
+
+SECONDS_TO_END = 60.0
 """How long a server may take to notice that its command is gone."""
 
 
@@ -85,6 +88,17 @@ def run(root: Path, **options: Any) -> subprocess.Popen[str]:
     return begin(root, "run", "study.yaml", **options)
 
 
+def end(process: subprocess.Popen[str]) -> Ended:
+    """Wait for a command; one that hangs is ended with all it started."""
+    try:
+        out, err = process.communicate(timeout=SECONDS_OF_A_RUN)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return Ended(process.returncode, out, err)
+
+
 def finish(root: Path) -> Ended:
     """Run the study to its end; every process of it has then ended."""
     ended = end(run(root))
@@ -110,7 +124,7 @@ def uninterrupted(root: Path) -> Reference:
     return Reference(root, state.of(root), first, rest)
 
 
-def wait_until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 200) -> bool:
+def wait_until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = SECONDS_OF_A_RUN) -> bool:
     """Wait for what a command brings about; whether it came about before the command ended."""
     deadline = time.monotonic() + seconds
     while not true():

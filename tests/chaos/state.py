@@ -34,19 +34,25 @@ from tasks.tracking.manifest import FILES
 
 State = dict[str, Any]
 
-OWN_TIMES = ("layerwise.owner", "mlflow.sharedViewState.")
-"""Beginnings of tags that say who or when."""
+PASSING = ("layerwise.owner", "layerwise.git_", "mlflow.sharedViewState.")
+"""Beginnings of tags that say who, when, or from what state of the code, which may change while trials run."""
+
+NOBODYS = "file of nobody: "
+"""What the names of files begin with that belong to no run and no model."""
 
 
-def of(root: Path) -> State:
+def of(root: Path, *, deleted: bool = True) -> State:
     """The state of ``root``: a flat table of what stands where.
 
     Args:
         root: a root on which no process works.
+        deleted: whether runs that were deleted in MLflow count.
     """
     with database(root) as store:
+        if not deleted:
+            _forget_deleted(store)
         names = _names(store)
-        return {
+        found = {
             **dict(_rows(store)),
             **dict(_experiments(store, names)),
             **dict(_runs(store, names)),
@@ -56,6 +62,7 @@ def of(root: Path) -> State:
             **dict(_results(root)),
             "leftovers": leftovers(root),
         }
+    return {key: value for key, value in found.items() if deleted or not key.startswith(NOBODYS)}
 
 
 def differences(there: State, here: State) -> list[str]:
@@ -138,6 +145,17 @@ def database(root: Path, place: str = "mlruns/mlflow.db") -> Iterator[sqlite3.Co
 
 
 # --- the store ----------------------------------------------------------------------------------------------
+
+
+def _forget_deleted(store: sqlite3.Connection) -> None:
+    """Take out of a copy of the store whatever belongs to runs that were deleted."""
+    runs = "(SELECT run_uuid FROM runs WHERE lifecycle_stage = 'deleted')"
+    models = f"(SELECT model_id FROM logged_models WHERE source_run_id IN {runs})"  # noqa: S608 - our own words
+    for table in ("logged_model_metrics", "logged_model_tags", "logged_models"):
+        store.execute(f"DELETE FROM {table} WHERE model_id IN {models}")  # noqa: S608 - the same
+    store.execute(f"DELETE FROM inputs WHERE source_id IN {runs} OR destination_id IN {runs}")  # noqa: S608 - the same
+    for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+        store.execute(f"DELETE FROM {table} WHERE run_uuid IN {runs}")  # noqa: S608 - the same
 
 
 def _names(store: sqlite3.Connection) -> dict[str, str]:
@@ -227,7 +245,7 @@ def _page(store: sqlite3.Connection, names: Mapping[str, str]) -> list[str]:
 
 def _plain(rows: Any, names: Mapping[str, str]) -> dict[str, str]:
     """Tags without times, and with names in place of ids."""
-    return {key: _without_ids(value, names) for key, value in rows if not key.startswith(OWN_TIMES)}
+    return {key: _without_ids(value, names) for key, value in rows if not key.startswith(PASSING)}
 
 
 def _without_ids(text: str, names: Mapping[str, str]) -> str:
@@ -288,7 +306,7 @@ def _artifacts(store: sqlite3.Connection, names: Mapping[str, str], root: Path) 
         if owner is not None:
             yield f"artifact {file.relative_to(owner)} of {places[owner]}", _sha256(file.read_bytes())
         elif not any(file.is_relative_to(place) for place in models):
-            yield f"file of nobody: {file.relative_to(root)}", _sha256(file.read_bytes())
+            yield f"{NOBODYS}{file.relative_to(root)}", _sha256(file.read_bytes())
 
 
 def _results(root: Path) -> Iterator[tuple[str, str]]:

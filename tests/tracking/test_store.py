@@ -8,15 +8,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
 from alembic.script import ScriptDirectory
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import Engine, event
 
 from tasks.tracking.store import (
+    StoreFull,
     TrackerAway,
     TrackingError,
     _on_network,
@@ -25,6 +28,7 @@ from tasks.tracking.store import (
     answers,
     artifact_root,
     database_path,
+    failures_in_one_line,
     open_store,
     store_uri,
 )
@@ -142,6 +146,57 @@ def test_a_file_that_is_no_database_is_refused(root):
     path.write_text("notes of the week\n" * 100)
     assert "is not an SQLite database; move it away" in refusal(root)
     assert path.read_text() == "notes of the week\n" * 100
+
+
+def test_a_damaged_database_is_refused_with_the_way_out(root, empty_store):
+    """A store whose first page is damaged is refused with what to do, and is left as it is."""
+    path = database_path(root)
+    path.parent.mkdir()
+    content = bytearray(empty_store.read_bytes())
+    content[100:108] = b"\xff" * 8  # the first page's tree
+    path.write_bytes(content)
+    assert re.search(r"is damaged \(.*malformed.*\); put a copy in its place, or move it away with .*", refusal(root))
+    assert path.read_bytes() == content
+
+
+@contextmanager
+def no_larger(pages: int) -> Iterator[None]:
+    """Lets no database that is opened meanwhile grow beyond some pages, or its size: a full disk, as SQLite sees it."""
+
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(Engine, "connect", limit)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", limit)
+
+
+def test_a_store_that_finds_no_room_is_said_as_such(root):
+    """Where the disk is full before MLflow's tables are made that is one line, and nothing half-made takes space."""
+    with (
+        no_larger(20),
+        pytest.raises(StoreFull, match=r"cannot be created \(.* full\); free space on that disk, and run"),
+    ):
+        open_store(root)
+    assert [path.name for path in database_path(root).parent.iterdir()] == ["artifacts"]
+
+
+def test_a_store_that_grows_full_is_said_as_such(client):
+    """Where the disk is full later on, the line is the same whatever was being done."""
+    client._tracking_client.store.engine.dispose()
+
+    def fill() -> None:
+        with failures_in_one_line("sending", "sqlite:///x"):
+            for number in range(1000):
+                client.create_experiment(f"{number} {'x' * 400}")
+
+    with no_larger(1), pytest.raises(StoreFull) as full:
+        fill()
+    client._tracking_client.store.engine.dispose()
+    words = "the disk of the tracking store is full (database or disk is full); free space on that disk, and run again."
+    assert str(full.value) == words
 
 
 def test_a_database_of_others_is_refused(root):
