@@ -30,10 +30,11 @@ test-slow: setup ## Run the tests that `make test` leaves out: long, browser and
 chaos: setup ## Run the chaos trials alone: processes killed, disks filled, files damaged, trackers taken away
 	@$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
 
-check: setup ## Check format, lint and types
+check: setup ## Check format, lint and types, and the lock for known vulnerabilities
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/ty check
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m tests.vulnerabilities
 
 format: setup ## Format the code and apply safe lint fixes
 	@$(BIN)/ruff check --fix-only
