@@ -34,10 +34,11 @@ test-slow: setup ## Run the tests that `make test` leaves out: long, browser, an
 chaos: setup ## Kill, crash, fill the disk and damage files, for hours: make chaos TRIALS=26-50 POINTS=1-200
 	@CHAOS_TRIALS="$(TRIALS)" CHAOS_POINTS="$(POINTS)" $(BIN)/python -m pytest -s -m chaos tests/chaos $(ARGS)
 
-check: setup ## Check format, lint and types
+check: setup ## Check format, lint and types, and the lock for known vulnerabilities
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/ty check
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m tests.vulnerabilities
 
 format: setup ## Format the code and apply safe lint fixes
 	@$(BIN)/ruff check --fix-only

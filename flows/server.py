@@ -14,6 +14,7 @@ The parent imports no part of Prefect until a flow is about to run.
 
 import gc
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -38,6 +39,10 @@ _server_is_gone = threading.Event()
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 5.0
+
+
+SERVER_LOGIN, CLIENT_LOGIN = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
+"""A word that server and clients share, new for each server: loopback is open to every user of the machine."""
 
 
 class ServerProblem(RuntimeError):
@@ -133,7 +138,7 @@ class Server:
             return
         if process.poll() is None:
             _deliver()
-        _set_api_url(None)
+        _name_to_clients(None)
         process.terminate()
         try:
             process.wait(STOP_TIMEOUT)
@@ -160,11 +165,12 @@ def start(root: Path) -> Server:
     if url := os.environ.get("PREFECT_API_URL"):
         return Server(url)
     log = environment.prefect_home(root) / "server.log"
+    login = f"layerwise:{secrets.token_urlsafe(32)}"
     with socket.socket() as listener, log.open("ab") as output:
         listener.bind(("127.0.0.1", 0))
-        process = _spawn(listener, output, environment.server_environment(root))
+        process = _spawn(listener, output, environment.server_environment(root) | {SERVER_LOGIN: login})
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-    _set_api_url(url)
+    _name_to_clients(url, login)
     return Server(url, log, process)
 
 
@@ -239,12 +245,13 @@ def _spawn(listener: socket.socket, output: IO[bytes], environ: dict[str, str]) 
     )
 
 
-def _set_api_url(url: str | None) -> None:
-    """Name the server to this process and its children, also where Prefect has read its settings already."""
-    if url is None:
-        os.environ.pop("PREFECT_API_URL", None)
-    else:
-        os.environ["PREFECT_API_URL"] = url
+def _name_to_clients(url: str | None, login: str | None = None) -> None:
+    """Tell this process and its children of the server, also where Prefect has read its settings already."""
+    for name, value in (("PREFECT_API_URL", url), (CLIENT_LOGIN, login)):
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     if context := sys.modules.get("prefect.context"):
         context.refresh_global_settings_context()
 

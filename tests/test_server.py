@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import functools
 import json
 import os
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import httpx
 import pytest
@@ -29,14 +31,14 @@ from flows.server import ServerLost, ServerProblem
 CHECKOUT = Path(__file__).parents[1]
 
 START = """
-import sys
+import os, sys
 from pathlib import Path
 from flows import environment, server
 root = Path(sys.argv[1])
 environment.prepare(root)
 with server.start(root) as running:
     running.wait_ready()
-    print(running.pid, running.url, flush=True)
+    print(running.pid, running.url, os.environ["PREFECT_API_AUTH_STRING"], flush=True)
     {then}
 """
 
@@ -180,11 +182,13 @@ def small_run() -> Ended:
     return Ended(ended.stdout, ended.stderr, ended.returncode, root, tuple(calls.read_text().split()))
 
 
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
-    """Prefect's answer to a question, as JSON."""
+def ask(url: str, body: dict[str, Any] | None = None, login: str | None = None) -> Any:
+    """Prefect's answer to a question, as JSON; by default with the word that this process has for its server."""
     data = None if body is None else json.dumps(body).encode()
+    word = base64.b64encode((login or os.environ.get("PREFECT_API_AUTH_STRING", "")).encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {word}"}
     assert url.startswith("http://127.0.0.1:")
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - just checked
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - just checked
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
         return json.load(answer)
 
@@ -229,11 +233,11 @@ def test_a_run_and_its_stages_can_be_seen_later() -> None:
     root = small_run().root
     with run_python(START.format(then="sys.stdin.read()"), root) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().split()[1]
-        (run,) = ask(f"{url}/flow_runs/filter", {})
-        tasks = ask(f"{url}/task_runs/filter", {})
-        graph = ask(f"{url}/flow_runs/{run['id']}/graph-v2")
-        logs = ask(f"{url}/logs/filter", {})
+        _, url, login = process.stdout.readline().split()
+        (run,) = ask(f"{url}/flow_runs/filter", {}, login)
+        tasks = ask(f"{url}/task_runs/filter", {}, login)
+        graph = ask(f"{url}/flow_runs/{run['id']}/graph-v2", login=login)
+        logs = ask(f"{url}/logs/filter", {}, login)
         process.communicate()
     assert run["state_type"] == "COMPLETED"
     assert Counter(task["state_name"] for task in tasks) == {"Completed": 2}
@@ -242,13 +246,29 @@ def test_a_run_and_its_stages_can_be_seen_later() -> None:
     assert any("Completed" in entry["message"] for entry in logs)
 
 
+@pytest.mark.usefixtures("away")
+def test_nobody_else_on_the_machine_is_answered(tmp_path: Path) -> None:
+    """Without the word that the command and its server share, the API says nothing, and each server has its own."""
+    words = []
+    for number in range(2):
+        with server.start(used_root(tmp_path / str(number))) as running:
+            running.wait_ready()
+            assert ask(f"{running.url}/flow_runs/filter", {}) == []
+            for other in ("layerwise:", "layerwise:guess", *words):
+                with pytest.raises(HTTPError, match="401: Unauthorized"):
+                    ask(f"{running.url}/flow_runs/filter", {}, other)
+            words.append(os.environ["PREFECT_API_AUTH_STRING"])
+        assert "PREFECT_API_AUTH_STRING" not in os.environ
+    assert all(len(word) > 40 for word in words)
+
+
 @pytest.mark.chaos
 def test_server_outlives_ctrl_c_but_not_its_command(tmp_path: Path) -> None:
     """Ctrl-C leaves the command its server, to report with; SIGKILL of the command's group leaves none."""
     survive = "import signal; signal.signal(signal.SIGINT, lambda *_: None); sys.stdin.read()"
     with run_python(START.format(then=survive), used_root(tmp_path)) as process:
         assert process.stdout is not None
-        pid, url = process.stdout.readline().split()
+        pid, url, _ = process.stdout.readline().split()
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.5)
         assert ask(f"{url}/health") is True

@@ -36,14 +36,6 @@ from tests.trackers import Proxy, unused_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-FIRST_CONTACT = """
-import sys
-from pathlib import Path
-from tasks.tracking.store import open_store
-client = open_store(Path(sys.argv[1]))
-client.create_run(client.create_experiment(sys.argv[2]))
-"""
-
 
 def put_store(empty: Path, root: Path) -> Path:
     """A copy of the session's store as the default store of a root."""
@@ -80,27 +72,6 @@ def test_a_team_server_is_honoured(root, monkeypatch):
     assert store_uri(root) == "http://tracking.example:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
     assert store_uri(root).startswith("sqlite:")
-
-
-@pytest.mark.slow
-def test_processes_that_come_first_together_make_one_store(root):
-    """Three processes that open a missing store at once all succeed, in one store, and print nothing."""
-    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLFLOW_LOGGING_LEVEL": "INFO"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", FIRST_CONTACT, str(root), f"experiment-{number}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environ,
-        )
-        for number in range(3)
-    ]
-    assert [(process.communicate()[0], process.returncode) for process in started] == [("", 0)] * 3
-    names = {name for (name,) in execute(database_path(root), "SELECT name FROM experiments")}
-    assert names == {"Default", "experiment-0", "experiment-1", "experiment-2"}
-    assert len(execute(database_path(root), "SELECT run_uuid FROM runs")) == 3
-    assert sorted(path.name for path in (root / "mlruns").iterdir() if "creating" in path.name) == []
 
 
 def test_a_store_is_made_where_there_is_none(root, capfd):
