@@ -244,11 +244,11 @@ def called(root: Path) -> bool:
 def test_a_function_with_the_recorded_content_is_called(loaded: Tracked, root: Path) -> None:
     """The file in the working directory has the very content that the run recorded; it is named before it is used."""
     datasets.reading._read.cache_clear()
-    told: list[tuple[str, Path, bool]] = []
-    imported.tell(lambda path, file: told.append((path, file, called(root))))
+    told: list[tuple[str, bool]] = []
+    imported.tell(lambda line: told.append((line, called(root))))
     study, _ = origins.study_of(loaded, Allowed())
-    imported.tell(lambda _path, _file: None)
-    assert told == [("own_rows:load", root / "own_rows.py", False)]
+    imported.tell(lambda _line: None)
+    assert told == [(f"code of your own: own_rows:load, in {root / 'own_rows.py'}", False)]
     assert study.digest() == loaded.run.data.tags["layerwise.digest"]
     assert called(root)
 
