@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby
 from typing import Any, TypeVar
 
 from prefect import allow_failure
@@ -174,9 +173,9 @@ class Publishing:
         elif self.opened < self.seeds:
             self._keep(self.waiting)
         elif self.waiting:
-            _, batch = next(groupby(self.waiting, key=_place))
-            self.sending = list(batch)
-            self.waiting = self.waiting[len(self.sending) :]
+            first = _place(self.waiting[0])  # where arms grow, the depths of several blocks alternate
+            self.sending = [depth for depth in self.waiting if _place(depth) == first]
+            self.waiting = [depth for depth in self.waiting if _place(depth) != first]
             self.under_way = self._submit(self.sending)
 
     def _settle(self, timeout: float | None = 0) -> None:
