@@ -522,6 +522,14 @@ def test_controls_are_said_in_words(control: str) -> None:
         (KINDS["ended by its claims"], "divided by 3 looks (10, 20 and 30 seeds)"),
         (KINDS["all diverged"], "0 of 8"),
         (
+            KINDS["all diverged"],
+            "No seed is intact at the last depth of one, other and scratch: all diverged or collapsed",
+        ),
+        (
+            KINDS["all collapsed"],
+            "No seed is intact at the last depth of one, other and scratch: all diverged or collapsed",
+        ),
+        (
             KINDS["grown by rule"],
             "one: grew to depth 2 of at most 4, settled by the first 10 seeds: its last layer gained",
         ),

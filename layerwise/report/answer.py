@@ -61,6 +61,14 @@ def _notices(run: StudyRun) -> Iterator[Notice]:
     if missing:
         told = listed([f"{arm} ({counted(seeds, 'seed')} at its last depth)" for arm, seeds in missing.items()])
         yield Notice(strong("Incomplete."), f" Not all was trained of {told}; run the study again to complete it.")
+    left, metric = run.left(), f"test_{run.score}"
+    lost = [arm for arm in run.arms if not len(run.intact_of(left, arm, metric))]
+    if lost:
+        yield Notice(
+            strong("No seed is intact"),
+            f" at the last depth of {listed(lost)}: all diverged or collapsed, so there is no mean, and nothing to"
+            " compare.",
+        )
     for arm, depth, mean in run.leaks():
         yield Notice(
             strong("Leak or bug, until shown otherwise."),

@@ -311,7 +311,8 @@ def outcomes(run: StudyRun) -> Section:
     ]
     meant = (
         "A seed has diverged if a loss, weight or score is not finite; it has collapsed if neither its reconstruction"
-        " nor least squares on its features explains .85 of what PCA explains with as many components."
+        " nor least squares on its features explains .85 of what PCA explains with as many components. Arms that"
+        " reconstruct nothing cannot collapse."
     )
     if not rows:
         return Section("Outcomes", [Paragraph(f"No seed diverged or collapsed, in any arm at any depth. {meant}")])
