@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from flows.environment import EnvironmentProblem, locks_folder
 from tasks import owners
+from tasks.tracking.store import database_path, file_of, store_uri
 
 
 class Busy(RuntimeError):
@@ -22,14 +23,28 @@ class Busy(RuntimeError):
 
 @contextmanager
 def claim(root: Path, run_key: str) -> Generator[None]:
-    """Hold the run ``run_key`` of ``root`` while the body runs.
+    """Hold the run ``run_key`` of ``root`` while the body runs; also in a store that several roots share.
 
     Raises :class:`Busy` at once when another process, or this one, holds it already, and
     :class:`flows.environment.EnvironmentProblem` when there is no way to lock.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_key):
         raise ValueError(f"run_key is {run_key!r}; expected 1 to 128 letters, digits, - or _")
-    folder = locks_folder(root)
+    with ExitStack() as held:
+        for folder in filter(None, (locks_folder(root), _shared_folder(root))):
+            held.enter_context(_holding(folder, run_key))
+        yield
+
+
+def _shared_folder(root: Path) -> Path | None:
+    """Where the roots agree that track to one and the same file, if it is not this root's own."""
+    if not store_uri(root).startswith("sqlite:") or file_of(root) == database_path(root):
+        return None
+    return file_of(root).with_name(f".{file_of(root).name}.locks")
+
+
+@contextmanager
+def _holding(folder: Path, run_key: str) -> Generator[None]:
     lock = FileLock(folder / f"{run_key}.lock", is_singleton=False, fallback_to_soft=False)
     holder = folder / f"{run_key}.holder"
     with _failures_in_one_line(folder):

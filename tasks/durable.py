@@ -33,6 +33,24 @@ def write(file: Path, content: bytes, *, temporary: Path, mode: int = 0o666) -> 
     _sync(file.parent)
 
 
+def write_first(file: Path, content: bytes, *, temporary: Path, mode: int = 0o666) -> None:
+    """:func:`write`, unless there is something under that name by then: of several writers the first is believed.
+
+    On a file system that gives no file two names, one who comes at the same moment may still be second.
+    """
+    _collect(temporary, content, mode, sync=True)
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        pass
+    except OSError:
+        if not os.path.lexists(file):
+            temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(file.parent)
+
+
 def write_soon(file: Path, content: bytes, *, temporary: Path) -> None:
     """:func:`write` as far as kills go; :func:`settle` makes many such files survive a power cut at once."""
     _write(file, content, temporary, 0o666, sync=False)
@@ -74,6 +92,15 @@ def remedy(error: BaseException) -> str:
 
 
 def _write(file: Path, content: bytes, temporary: Path, mode: int, *, sync: bool) -> None:
+    _collect(temporary, content, mode, sync=sync)
+    try:
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _collect(temporary: Path, content: bytes, mode: int, *, sync: bool) -> None:
     try:
         descriptor = os.open(temporary, WRITING, mode)
         with os.fdopen(descriptor, "wb") as stream:
@@ -81,7 +108,6 @@ def _write(file: Path, content: bytes, temporary: Path, mode: int, *, sync: bool
             if sync:
                 stream.flush()
                 os.fsync(descriptor)
-        temporary.replace(file)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

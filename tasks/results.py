@@ -210,15 +210,19 @@ class ResultFolder(WritableFileSystem):
             raise
 
     def write_path(self, path: str, content: bytes, *, _sync: bool = True) -> None:  # ty: ignore[incompatible-method-override]
-        """Store a record as ``path``: after a power cut the old one, the new one or none is there."""
+        """Store a record as ``path``; after a power cut it or none is there.
+
+        A sound one that is there already stays: equal digests mean equal results, and whoever computed the same at the
+        same time, in another process, goes on with what was stored first.
+        """
         file = self._file(path)
         _check_record(content, path)
-        envelope = records.envelope(content)
-        if _holds(file, envelope):
+        if _holds_result(file, path):
             return
+        write = durable.write if os.path.lexists(file) else durable.write_first
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            durable.write(file, envelope, temporary=_temporary(file.parent), mode=0o600)
+            write(file, records.envelope(content), temporary=_temporary(file.parent), mode=0o600)
         except OSError as error:
             what = f"Cannot store result {path} in {self.folder}: {error.strerror or error}"
             raise StorageProblem(f"{what}; {durable.remedy(error)}, and run again.") from error
@@ -261,11 +265,14 @@ class ResultFolder(WritableFileSystem):
             log.warning("Could not set %s aside: %s", file, error.strerror or error)
 
 
-def _holds(file: Path, content: bytes) -> bool:
+def _holds_result(file: Path, path: str) -> bool:
+    """Whether a file holds a sound record, of a result that this version understands."""
     try:
-        return _bytes_of(file) == content
-    except (OSError, DamagedRecord):  # it is not there, or what is there cannot be read
+        record = json.loads(_verified(_bytes_of(file), path))
+        StageSerializer().loads(record["result"].encode())
+    except (AttributeError, OSError, DamagedRecord, ValueError):  # it is not there, or is to be written over
         return False
+    return True
 
 
 def _bytes_of(file: Path) -> bytes:

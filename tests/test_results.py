@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -360,26 +362,64 @@ def full(_: int) -> None:
 
 
 def test_full_disk_leaves_what_was_there(folder: ResultFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record that cannot be written is refused in one line, and leaves the old one and no scraps."""
-    folder.write_path(DIGEST, record("old"))
+    """A record that cannot be written is refused in one line, and leaves what was in its place and no scraps."""
+    file, place = Path(folder.folder) / DIGEST, f"Cannot store result {DIGEST} in {folder.folder}"
+    file.parent.mkdir()
     monkeypatch.setattr(results.durable.os, "fsync", full)
-    with pytest.raises(ResultProblem) as refusal:
-        folder.write_path(DIGEST, record("new"))
-    place = f"Cannot store result {DIGEST} in {folder.folder}"
-    assert str(refusal.value) == f"{place}: No space left on device; free space on that disk, and run again."
-    assert folder.read_path(DIGEST) == record("old")
-    assert [file.name for file in Path(folder.folder).iterdir()] == [DIGEST]
+    for there in ([], [DIGEST]):
+        with pytest.raises(ResultProblem) as refusal:
+            folder.write_path(DIGEST, record("new"))
+        assert str(refusal.value) == f"{place}: No space left on device; free space on that disk, and run again."
+        assert [found.name for found in file.parent.iterdir()] == there
+        file.write_text("of another version")
+    assert file.read_text() == "of another version"
 
 
 def test_record_that_is_there_is_not_written_again(folder: ResultFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing what is there already touches nothing."""
+    """Where there is a sound record already, the first one stays, and nothing is touched."""
     folder.write_path(DIGEST, record(1))
     monkeypatch.setattr(results.durable.os, "fsync", full)
     folder.write_path(DIGEST, record(1))
+    folder.write_path(DIGEST, record(2))
+    assert folder.read_path(DIGEST) == record(1)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_who_write_at_once_the_first_is_believed(
+    folder: ResultFolder, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """One who saw no record and comes second with its own leaves the first one's, with and without hard links."""
+
+    def none(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(results.durable.os, "link", none)
+    seen = iter([False, False])  # what each of them sees before it writes
+    monkeypatch.setattr(results, "_holds_result", lambda *_: next(seen))
+    monkeypatch.setattr(results, "os", SimpleNamespace(path=SimpleNamespace(lexists=lambda _: False)))
+    for value in (1, 2):
+        folder.write_path(DIGEST, record(value))
+    assert folder.read_path(DIGEST) == record(1)
+    assert [file.name for file in Path(folder.folder).iterdir()] == [DIGEST]
+
+
+def test_record_of_another_version_is_written_over(folder: ResultFolder) -> None:
+    """A whole record whose result this version cannot read gives way to one that it can."""
+    old = json.loads(record(1))
+    _, value, arrays = old["result"].encode().split(b"\n")
+    value = value.replace(b"1", b'{"$": "of old"}')
+    old["result"] = b"\n".join((records.sha256(value, arrays), value, arrays)).decode()
+    Path(folder.folder).mkdir()
+    (Path(folder.folder) / DIGEST).write_bytes(records.envelope(json.dumps(old).encode()))
+    folder.write_path(DIGEST, record(2))
+    assert folder.read_path(DIGEST) == record(2)
 
 
 WRITER = """
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from tasks.results import ResultFolder, StageSerializer
 from tests.test_results import record
 folder = ResultFolder(folder=sys.argv[1])
@@ -388,12 +428,13 @@ print("writing", flush=True)
 while True:
     for content in contents:
         folder.write_path("00c0ffee", content)
+        (Path(folder.folder) / "00c0ffee").unlink()
 """
 
 
 @pytest.mark.chaos
 def test_killed_writer_leaves_a_whole_record(folder: ResultFolder) -> None:
-    """After SIGKILL in the middle of writing, the name holds a whole record."""
+    """After SIGKILL in the middle of writing, the name holds a whole record, or there is none."""
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, folder.folder],
         stdout=subprocess.PIPE,
@@ -404,7 +445,8 @@ def test_killed_writer_leaves_a_whole_record(folder: ResultFolder) -> None:
         assert writer.stdout.readline() == b"writing\n"
         time.sleep(0.3)
         writer.send_signal(signal.SIGKILL)
-    assert ResultRecord[Any].deserialize(folder.read_path(DIGEST)).result[0] in "xy"
+    if (Path(folder.folder) / DIGEST).exists():
+        assert ResultRecord[Any].deserialize(folder.read_path(DIGEST)).result[0] in "xy"
 
 
 # --- Prefect ----------------------------------------------------------------------------------------------
