@@ -12,10 +12,10 @@ POINTS ?= all
 SLOW := slow or browser or chaos
 BIN := .venv/bin
 
-.PHONY: help run test test-browser test-slow chaos check format ui bench setup lock clean
+.PHONY: help run test test-browser test-slow chaos check format ui bench verdicts setup lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
 
 run: setup ## Run a study: make run STUDY=name-or-file ARGS="--seeds 5"
 	@$(BIN)/layerwise run "$(STUDY)" $(ARGS)
@@ -34,10 +34,11 @@ test-slow: setup ## Run the tests that `make test` leaves out: long, browser, an
 chaos: setup ## Kill, crash, fill the disk and damage files, for hours: make chaos TRIALS=26-50 POINTS=1-200
 	@CHAOS_TRIALS="$(TRIALS)" CHAOS_POINTS="$(POINTS)" $(BIN)/python -m pytest -s -m chaos tests/chaos $(ARGS)
 
-check: setup ## Check format, lint and types
+check: setup ## Check format, lint and types, and the lock for known vulnerabilities
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/ty check
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m tests.vulnerabilities
 
 format: setup ## Format the code and apply safe lint fixes
 	@$(BIN)/ruff check --fix-only
@@ -48,6 +49,9 @@ ui: setup ## Open the MLflow and Prefect pages on the runs of this folder
 
 bench: setup ## Time the main job against the tutorial's script
 	@$(BIN)/python -m benchmarks.main_job $(ARGS)
+
+verdicts: setup ## Run every ready-made study, and write what it said of its claims into the README
+	@$(BIN)/python -m benchmarks.verdicts $(ARGS)
 
 setup: ## Install the locked packages into .venv (the other targets do so when needed)
 	@sh -c "$$SET_UP"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,8 @@ import click
 from flows import environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layerwise.study import Study
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
@@ -79,6 +82,20 @@ _settings = [
 def study_settings(command: Any) -> Any:
     """STUDY, --seeds and --set: what every command that reads a study takes."""
     for decorate in reversed(_settings):
+        command = decorate(command)
+    return command
+
+
+_page = [
+    click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the page to this file."),
+    click.option("--markdown", is_flag=True, help="Print it as Markdown, and write no file."),
+    click.option("--no-open", is_flag=True, help="Do not open it in the browser."),
+]
+
+
+def page_options(command: Any) -> Any:
+    """--output, --markdown and --no-open: what every command that writes a page takes."""
+    for decorate in reversed(_page):
         command = decorate(command)
     return command
 
@@ -147,6 +164,79 @@ def plan(study: str, pilot: int | None, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@page_options
+def compare(runs: tuple[str, ...], output: Path | None, markdown: bool, no_open: bool) -> None:
+    """Compare tracked runs on the same data with the first of them, paired by the seeds they share.
+
+    RUN is the id of a run, the name of a study for its newest finished run, or study:repeat for a repeat; with /arm
+    behind it, or the id of an arm's run, it is that arm alone.
+    """
+    _one_way_out(output, markdown)
+    from flows.comparing import compare_command
+
+    shown = {"output": output, "as_text": markdown, "may_open": not no_open}
+    sys.exit(compare_command(runs, **shown, root=environment.root()))
+
+
+@cli.command()
+@click.argument("run")
+@page_options
+def report(run: str, output: Path | None, markdown: bool, no_open: bool) -> None:
+    """Write the report of a run as one HTML file, say where, and open it in the browser.
+
+    RUN is the name of a study, for its newest finished run; STUDY:REPEAT, for a repeat; or the id of a run in MLflow.
+    """
+    _one_way_out(output, markdown)
+    from flows.reporting import report_command
+
+    sys.exit(report_command(run, output=output, as_text=markdown, may_open=not no_open, root=environment.root()))
+
+
+@cli.command()
+@click.argument("run")
+@click.option(
+    "--data", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Where the run's data file is now."
+)
+@click.option("--code", multiple=True, metavar="MODULE:NAME", help="Let the run's study call this installed function.")
+@click.option("--allow-other-code", is_flag=True, help="Compare although this code is not the one that made the run.")
+def reproduce(run: str, data: tuple[Path, ...], code: tuple[str, ...], allow_other_code: bool) -> None:
+    """Compute a tracked run again from what it logged, and say whether it has the same bits.
+
+    RUN is a study that was run, STUDY:REPEAT, or the id of a run. Nothing of what was trained is used. The verdict is
+    added to the run: EXACT, WITHIN TOLERANCE, or DIFFERENT, which exits with 1.
+    """
+    from flows.reproducing import Allowed, reproduce_command
+
+    sys.exit(reproduce_command(run, Allowed(data, code, allow_other_code), environment.root()))
+
+
+@cli.command()
+@click.option("--fix", is_flag=True, help="Close runs of dead processes, and remove what they left half-made.")
+@click.option("--all", "thorough", is_flag=True, help="Verify every stored result, however long it takes.")
+def doctor(fix: bool, thorough: bool) -> None:
+    """Look at this folder's runs, results and surroundings; exit with 1 if something needs attention."""
+    from flows.doctor import doctor_command
+
+    sys.exit(doctor_command(environment.root(), fix=fix, thorough=thorough))
+
+
+@cli.command()
+@click.option("--older-than", metavar="AGE", help="Also results that were stored longer ago: 30d, 12h, 8w.")
+@click.option("--of-deleted", is_flag=True, help="Also results that only deleted runs used.")
+@click.option("--yes", is_flag=True, help="Remove them; without it they are only counted.")
+def clean(older_than: str | None, of_deleted: bool, yes: bool) -> None:
+    """Count, or remove, stored results that nobody needs any more: damaged and unfinished ones, and those asked for.
+
+    Runs are never touched. A result that is wanted again is computed again.
+    """
+    from flows.cleaning import Wanted, clean_command
+
+    wanted = Wanted(None if older_than is None else _seconds(older_than), older_than or "", of_deleted)
+    sys.exit(clean_command(wanted, environment.root(), really=yes))
+
+
+@cli.command()
 @click.option("--mlflow-port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of MLflow.")
 @click.option("--prefect-port", type=click.IntRange(1, 65535), default=4200, show_default=True, help="Port of Prefect.")
 def ui(mlflow_port: int, prefect_port: int) -> None:
@@ -157,10 +247,29 @@ def ui(mlflow_port: int, prefect_port: int) -> None:
 
 
 def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
+    from layerwise import imported
     from layerwise.study import load
 
+    imported.tell(click.echo)  # reading a study whose data a loader makes runs the loader
     changes = {} if seeds is None else {"seeds": seeds}
     return load(study, overrides=overrides, **changes)
+
+
+def _one_way_out(output: Path | None, markdown: bool) -> None:
+    if markdown and output is not None:
+        raise click.UsageError("--markdown prints and --output writes; give one of them.")
+
+
+def _seconds(age: str) -> float:
+    """An age such as 30d in seconds."""
+    import re
+
+    found = re.fullmatch(r"(\d{1,6})([hdw])", age)
+    if found is None:
+        raise click.UsageError(
+            f"--older-than {age!r}: expected a number of hours, days or weeks, such as 12h, 30d or 8w."
+        )
+    return int(found[1]) * {"h": 3600, "d": 86400, "w": 604800}[found[2]]
 
 
 def _repeat_name(repeat: str) -> str:
@@ -178,7 +287,10 @@ def _repeat_name(repeat: str) -> str:
 def main() -> None:
     """The ``layerwise`` command: every refusal is one line on standard error, without a traceback."""
     _end_as_by_ctrl_c()
-    sys.exit(_status())
+    status = _status()
+    from flows.server import end_process
+
+    end_process(status)
 
 
 def _end_as_by_ctrl_c() -> None:
@@ -218,8 +330,9 @@ def _in_words(error: Exception) -> str:
 
 
 def _refuse(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    click.echo(f"layerwise: {line}", err=True)
+    from layerwise.study.parts import printable
+
+    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
 

@@ -10,6 +10,7 @@ Two settings of the user are honoured, because they name a team's servers: ``MLF
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 THREADS = 2
@@ -19,12 +20,16 @@ A constant, never the number of cores: how a sum is divided among threads change
 bits should not depend on how large the machine is. More cores are used by more processes.
 """
 
-SETTINGS = {
+TELEMETRY_OFF = {
     # Nobody is told that Layerwise runs. DO_NOT_TRACK covers Prefect's SDK; MLflow wants "true", not "1".
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+}
+
+SETTINGS = {
+    **TELEMETRY_OFF,
     # The terminal belongs to Layerwise. Prefect's records still reach its own pages, through the API.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
@@ -114,10 +119,15 @@ def is_full(folder: Path) -> bool:
 def prepare(root: Path) -> None:
     """Make the private folders and set every environment variable; may be called again at any time.
 
-    Raises :class:`EnvironmentProblem` when the root cannot be written to.
+    Raises :class:`EnvironmentProblem` when the root cannot be written to, or somebody else made the folders.
     """
+    _make_folders(root.expanduser().absolute())
+    set_variables(root)
+
+
+def set_variables(root: Path) -> None:
+    """Set every environment variable, and make nothing: for commands that only read what is tracked."""
     root = root.expanduser().absolute()
-    _make_folders(root)
     for name in UNSET:
         os.environ.pop(name, None)
     os.environ.update(SETTINGS)
@@ -140,19 +150,32 @@ def server_environment(root: Path) -> dict[str, str]:
 
 def _make_folders(root: Path) -> None:
     private = private_folder(root)
+    folders = (private, results_folder(root), prefect_home(root), locks_folder(root))
     try:
-        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in folders:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign(folders)
         private.chmod(0o700)
-        for folder in (results_folder(root), prefect_home(root), locks_folder(root)):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        # Permission bits do not tell about read-only mounts, quotas or root; writing does.
-        probe = private / ".probe"  # one name for all, so that what a kill leaves the next process removes
-        probe.touch()
-        probe.unlink(missing_ok=True)
+        for folder in folders:
+            # Permission bits do not tell about read-only mounts, quotas or root; writing does.
+            probe = folder / ".probe"  # one name for all, so that what a kill leaves the next process removes
+            probe.touch()
+            probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"Cannot write to {private} ({error.strerror}); free space there, and run again.") from error
         raise EnvironmentProblem(
-            f"Cannot write to {private} ({error.strerror or error});"
+            f"Cannot write to {error.filename or private} ({error.strerror or error});"
             " run in a folder of your own, or name one in LAYERWISE_ROOT."
         ) from error
+
+
+def _refuse_foreign(folders: Iterable[Path]) -> None:
+    """Refuse folders that another user made first: what lies in them is taken for one's own."""
+    for folder in folders:
+        owner = folder.stat().st_uid
+        if owner != os.geteuid():
+            raise EnvironmentProblem(
+                f"{folder} belongs to another user (id {owner}; yours is {os.geteuid()}), who could put results there;"
+                " run in a folder of your own, or name one in LAYERWISE_ROOT."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows import environment
+from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, warnings_shown
 from layerwise.study import StudyError
 
@@ -40,13 +42,14 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
     """
     from flows.server import ServerProblem, start
 
-    with start(root) as server:
+    with using_results(root), start(root) as server:
         flow = load()
         from flows.crashed import close_crashed, owned
         from flows.progress import shown
         from tasks.results import ResultProblem, results_block
         from tasks.tracking.store import TrackingError
 
+        logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
         try:
             with server.ready(), shown(console), warnings_shown(console), owned():
                 close_crashed()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from flows import environment
+from layerwise.study.parts import printable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,7 +85,9 @@ def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
         _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
         click.echo(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models")
         for experiment in _latest(client):
-            click.echo(f"         http://127.0.0.1:{mlflow_port}/{runs_page(experiment)}   {experiment.name}")
+            click.echo(
+                f"         http://127.0.0.1:{mlflow_port}/{runs_page(experiment)}   {printable(experiment.name)}"
+            )
         click.echo('         At its top left choose "Model training", and close the assistant at its right, once.')
         click.echo(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs")
         click.echo("Ctrl-C stops both.")
@@ -178,5 +181,5 @@ def _taken(port: int) -> bool:
 
 
 def _refuse(message: str, status: int = 2) -> int:
-    click.echo(f"layerwise: {message}", err=True)
+    click.echo(f"layerwise: {printable(message)}", err=True)
     return status

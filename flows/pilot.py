@@ -5,12 +5,15 @@ Its stages are those of the study's run, under the same digests, so a run trains
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import progress
-from layerwise import answers, datasets, pretraining, stages
+from layerwise import datasets, stages
+from layerwise.growing import Growing
 from layerwise.study import Study
 from tasks import training
 
@@ -31,11 +34,11 @@ def pilot_study(study: Study) -> pd.DataFrame:
     """
     data = training.generate_data(study.data)
     datasets.check_seeds(study, data)
-    blocks = [block for arm in study.arms for block in stages.blocks(study, arm, data.digest)]
-    bar = progress.begin("piloting", sum(len(block.procedure.depths) for block in blocks))
-    records = []
-    for block in blocks:
-        for depth in pretraining.depths(block, data, steps=training):
-            records += answers.rows(depth)
-            bar.advance(f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}, depth {depth.depth}")
+    growing, records = Growing(study), []
+    for _, groups in stages.rounds(study, data.digest):
+        bar = progress.begin("piloting", partial(growing.steps, groups))
+        for blocks in groups:
+            for depth in growing.depths(blocks, data, steps=training):
+                records += depth.records()
+                bar.advance(depth.place)
     return pd.DataFrame(records)

@@ -13,7 +13,7 @@ from flows import environment
 from flows.launching import Unanswered, run_flow
 from flows.locks import Busy, claim
 from flows.printing import BUSY, DONE, print_table, refuse, say
-from layerwise import sizes
+from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ def plan_study_command(study: Study, *, pilot: int | None, root: Path) -> int:
     Raises:
         StudyError: if there is nothing to plan, or too few seeds to plan it from.
     """
-    few = piloted(study, PILOT if pilot is None else pilot)
+    few = piloted(study, pilot)
     sizes.refuse_oversize(few)
     environment.prepare(root)
     console = Console()
+    for path in sorted(few.functions):
+        imported.announce(path)
     try:
         with claim(root, few.digest()):
             metrics = run_flow(study.name, _pilot_flow, root, console, few)
@@ -58,10 +60,22 @@ def plan_study_command(study: Study, *, pilot: int | None, root: Path) -> int:
     return DONE
 
 
-def piloted(study: Study, seeds: int) -> Study:
-    """The pilot of a study: as it is, with few seeds, which decide nothing."""
+def piloted(study: Study, seeds: int | None) -> Study:
+    """The pilot of a study: as it is, with few seeds, which decide nothing.
+
+    Args:
+        study: what is planned.
+        seeds: how many; if ``None`` ten, or as many as settle how deep arms grow.
+
+    Raises:
+        StudyError: if there is nothing to plan, or too few seeds to plan it from.
+    """
+    settling = study.grow.seeds if study.grow is not None else 0
+    seeds = max(PILOT, settling) if seeds is None else seeds
     if not study.claims:
         raise StudyError(f"{study.name} claims nothing, so there is nothing to plan; add claims to it")
+    if seeds < settling:
+        raise StudyError(f"--seeds {seeds}: {settling} seeds settle how deep arms grow; use {settling} or more")
     if seeds < 2:
         raise StudyError(f"--seeds {seeds}: a pilot has to see how seeds differ; use 2 or more")
     return study.model_copy(update={"seeds": seeds, "claims": None, "alpha": None, "stop": None})
@@ -75,6 +89,7 @@ def _pilot_flow() -> Any:
 
 def _print_plan(study: Study, few: Study, metrics: pd.DataFrame, console: Console) -> None:
     from layerwise.claims import power_curve, undecidable
+    from layerwise.growing import growth_in_words
 
     curve = power_curve(study, metrics, sorted({*SHOWN, *BETWEEN}))
     say(f"{study.name}: power, the probability that a claim is decided, by the number of seeds", console)
@@ -86,7 +101,7 @@ def _print_plan(study: Study, few: Study, metrics: pd.DataFrame, console: Consol
         decided = power.set_index("seeds")["decided"]
         table.add_row(str(name), *(_share(decided[seeds]) for seeds in SHOWN))
     print_table(table, console)
-    for line in _found(study, few.seeds, metrics, curve):
+    for line in (*_found(study, few.seeds, metrics, curve), *growth_in_words(study, metrics)):
         say(line, console)
     for line in undecidable(study):
         say(f"As the study stands, {line}.", console)
@@ -101,9 +116,10 @@ def _found(study: Study, seeds: int, metrics: pd.DataFrame, curve: pd.DataFrame)
     """A line for each claim: the seeds that would decide it, which way, and what the pilot saw."""
     from layerwise.claims import decide
     from layerwise.claims.wording import found_in_words
+    from layerwise.growing import as_grown
 
     lines = []
-    looked = study.model_copy(update={"seeds": seeds, "stop": None})
+    looked = as_grown(study, metrics).model_copy(update={"seeds": seeds, "stop": None, "grow": None})
     for one in decide(looked, metrics).verdicts:
         power = curve[curve["claim"] == one.claim]
         furthest = max(one.evidence, key=lambda found: found.p)
@@ -130,16 +146,17 @@ def seeds_in_words(power: pd.DataFrame) -> str:
 def seeds_for(power: pd.DataFrame, wanted: float) -> int | None:
     """The number of seeds that decides a claim with the power wanted, to two digits; ``None`` if none that was tried.
 
-    Between two numbers that were tried, power is taken to grow in a straight line.
+    Between two numbers that were tried, power is taken to grow in a straight line. More seeds than that have the power
+    too: few may decide a claim only because they do not show that seeds break on one side more than on the other.
 
     Args:
         power: ``seeds``, growing, and ``decided``, in 0..1.
         wanted: in 0..1.
     """
     seeds, decided = power["seeds"].tolist(), power["decided"].tolist()
-    place = next((place for place, share in enumerate(decided) if share >= wanted), None)
-    if place is None or place == 0:
-        return None if place is None else int(seeds[0])
+    place = 1 + max((place for place, share in enumerate(decided) if share < wanted), default=-1)
+    if place in {0, len(seeds)}:
+        return None if place else int(seeds[0])
     below, above = decided[place - 1], decided[place]
     exact = seeds[place - 1] + (seeds[place] - seeds[place - 1]) * (wanted - below) / (above - below)
     step = 10 ** max(0, math.floor(math.log10(exact)) - 1)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layerwise.study import Study
+from layerwise.study.parts import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,8 +69,8 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def say(line: str, console: Console) -> None:
-    """Print a line as it is: whole in a pipe, and with brackets that are no markup."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    """Print a line as it is: whole in a pipe, with brackets that are no markup, and nothing that a terminal obeys."""
+    console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -102,7 +103,7 @@ def _mean_and_sd(row: dict[str, Any], name: str) -> str:
 
 def refuse(message: str, status: int) -> int:
     """Say on standard error, in one line, what is wrong; returns the status to exit with."""
-    click.echo(f"layerwise: {' '.join(message.split())}", err=True)
+    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol
@@ -19,8 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flows.printing import say
+
 LINES_APART = 5.0
 """Seconds between two plain lines."""
+
+
+Total = int | Callable[[], int]
+"""How many steps a phase has; a function where that is settled on the way."""
 
 
 class Phase(Protocol):
@@ -33,27 +39,42 @@ class Phase(Protocol):
 class Reporter(Protocol):
     """Hears of the work as it gets done."""
 
-    def begin(self, phase: str, total: int) -> Phase:
+    def begin(self, phase: str, total: Total) -> Phase:
         """A phase of so many steps begins."""
+
+    def tell(self, line: str) -> None:
+        """Something happens that a person should know now."""
 
 
 class Silent:
     """Says nothing: what runs get that nobody watches."""
 
-    def begin(self, phase: str, total: int) -> Phase:  # noqa: ARG002 - it says nothing
+    def begin(self, phase: str, total: Total) -> Phase:  # noqa: ARG002 - it says nothing
         """Say nothing."""
         return self
 
     def advance(self, detail: str) -> None:
         """Say nothing."""
 
+    def tell(self, line: str) -> None:
+        """Say nothing."""
+
 
 _current: ContextVar[Reporter] = ContextVar("reporter")
 
 
-def begin(phase: str, total: int) -> Phase:
+def begin(phase: str, total: Total) -> Phase:
     """Tell whoever listens that a phase of ``total`` steps begins; its steps are told to what is returned."""
     return _current.get(Silent()).begin(phase, total)
+
+
+def tell(line: str) -> None:
+    """Say one line to whoever listens."""
+    _current.get(Silent()).tell(line)
+
+
+def _now(total: Total) -> int:
+    return total if isinstance(total, int) else total()
 
 
 @contextmanager
@@ -84,37 +105,43 @@ class _Bars:
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
 
-    def begin(self, phase: str, total: int) -> _BarPhase:
-        return _BarPhase(self.bar, self.bar.add_task(phase, total=total, detail=""))
+    def begin(self, phase: str, total: Total) -> _BarPhase:
+        return _BarPhase(self.bar, self.bar.add_task(phase, total=_now(total), detail=""), total)
+
+    def tell(self, line: str) -> None:
+        say(line, self.bar.console)
 
 
 class _BarPhase:
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self.bar, self.task = bar, task
+    def __init__(self, bar: Progress, task: TaskID, total: Total) -> None:
+        self.bar, self.task, self.total = bar, task, total
 
     def advance(self, detail: str) -> None:
-        self.bar.update(self.task, advance=1, detail=detail)
+        self.bar.update(self.task, advance=1, total=_now(self.total), detail=detail)
 
 
 class _Lines:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def begin(self, phase: str, total: int) -> _LinePhase:
+    def begin(self, phase: str, total: Total) -> _LinePhase:
         return _LinePhase(self.console, phase, total)
+
+    def tell(self, line: str) -> None:
+        say(line, self.console)
 
 
 class _LinePhase:
-    def __init__(self, console: Console, phase: str, total: int) -> None:
+    def __init__(self, console: Console, phase: str, total: Total) -> None:
         self.console, self.phase, self.total, self.done = console, phase, total, 0
         self.started = self.said = time.monotonic()
 
     def advance(self, detail: str) -> None:
         self.done += 1
-        now = time.monotonic()
-        if self.done < self.total and now - self.said < LINES_APART:
+        now, total = time.monotonic(), _now(self.total)
+        if self.done < total and now - self.said < LINES_APART:
             return
         self.said, elapsed = now, now - self.started
-        left = f", about {elapsed / self.done * (self.total - self.done):.0f} s left" if self.done < self.total else ""
-        line = f"{self.phase} {self.done}/{self.total}  {detail}  {elapsed:.0f} s{left}"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        left = f", about {elapsed / self.done * (total - self.done):.0f} s left" if self.done < total else ""
+        line = f"{self.phase} {self.done}/{total}  {detail}  {elapsed:.0f} s{left}"
+        say(line, self.console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,12 @@ from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
 
     from flows.trained import Outcome
+
+TRIES = 3
+"""How often a tracking store is asked whether it is there, before a study is trained without it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Answer:
         seeds: how many were trained.
         finished: whether the study was finished before, so that nothing had to be trained.
         problems: what failed, or is trained and not published, in one line each.
+        chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
+        registered: its version of the registered model of the study's name; empty where it was not registered.
     """
 
     table: pd.DataFrame | None
@@ -40,6 +47,8 @@ class Answer:
     seeds: int
     finished: bool = False
     problems: tuple[str, ...] = ()
+    chosen: str = ""
+    registered: str = ""
 
     @property
     def all_supported(self) -> bool:
@@ -65,7 +74,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     environment.prepare(root)
     console = Console()
     for path in sorted(study.functions):
-        say(f"code of your own: {path}, in {imported.source(path)}", console)
+        imported.announce(path)
     try:
         with claim(root, study.digest(repeat)):
             answer = _answer(study, repeat, root, console)
@@ -73,14 +82,15 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
         return refuse(str(problem), problem.status)
-    _print_answer(study, answer, console)
+    _print_answer(study, answer, console, repeat=repeat)
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
 def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
-    new = not (root / "mlruns" / "mlflow.db").exists()
+    from tasks.tracking.store import is_new
+
     # Nothing can be finished in a store that is not there, so the server may start while MLflow makes one.
-    finished = None if new else _finished(study, repeat, root, console)
+    finished = None if is_new(root) else _finished(study, repeat, root, console)
     if finished is not None:
         return finished
     from layerwise.claims import undecidable  # it loads pandas, and another process may be at the run
@@ -94,24 +104,46 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     """The answer of a study whose run is finished and whole; nothing else happens then."""
     from tasks.tracking.answers import finished_study_run, stored_answer
     from tasks.tracking.manifest import set_aside_changed
-    from tasks.tracking.runs import SEEDS
-    from tasks.tracking.store import TrackingError, failures_in_one_line, open_store
+    from tasks.tracking.runs import arms_and_seeds
+    from tasks.tracking.store import TrackerAway, TrackingError, failures_in_one_line
 
     try:
-        client = open_store(root)
-        run = finished_study_run(client, study.name, study.digest(repeat))
-        if run is None:
-            return None
-        with failures_in_one_line(f"reading the runs of {study.name!r}"):
-            stored = stored_answer(client, run, claims=bool(study.claims))
+        client = _opened_store(root)
+        with failures_in_one_line(f"reading the runs of {study.name!r}", client.tracking_uri):
+            run = finished_study_run(client, study.name, study.digest(repeat))
+            stored = None if run is None else stored_answer(client, run, claims=bool(study.claims))
+    except TrackerAway:
+        return None  # what is missing is trained without it
     except TrackingError as error:
         raise unusable(error) from None
+    if run is None or stored is None:
+        return None
     if stored.missing:
         say(f"{study.name} is finished, but not as it was published: {'; '.join(stored.missing)}. Mending it.", console)
         set_aside_changed(client, stored.faults)
         return None
     tags = run.data.tags
-    return Answer(stored.table, tags.get("layerwise.answer", ""), stored.verdicts, int(tags[SEEDS]), finished=True)
+    return Answer(
+        stored.table,
+        tags.get("layerwise.answer", ""),
+        stored.verdicts,
+        arms_and_seeds(tags)[1],
+        finished=True,
+        chosen=stored.chosen,
+        registered=stored.registered,
+    )
+
+
+def _opened_store(root: Path) -> MlflowClient:
+    """The store, which may take a moment to answer: whoever starts both at once need not wait between them."""
+    from tasks.tracking.store import TrackerAway, open_store
+
+    for _ in range(TRIES - 1):
+        try:
+            return open_store(root)
+        except TrackerAway:
+            time.sleep(1)
+    return open_store(root)
 
 
 def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
@@ -119,28 +151,31 @@ def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
 
 
 def _study_flow(root: Path) -> Any:
-    """The flow, once it is sure that there is a store to publish to."""
-    from tasks.tracking.store import TrackingError, open_store
+    """The flow, once a store that is not there has been made."""
+    from tasks.tracking.store import TrackingError, is_new, open_store
 
-    try:
-        open_store(root)
-    except TrackingError as error:
-        raise unusable(error) from None
+    if is_new(root):
+        try:
+            open_store(root)
+        except TrackingError as error:
+            raise unusable(error) from None
     from flows.study import run_study
 
     return run_study
 
 
 def _answer_of(outcome: Outcome) -> Answer:
-    from layerwise.statistics import in_words
+    from layerwise.answers import in_words
 
     lost = (f"trained, not published: {why}{_again(why)}" for why in dict.fromkeys(outcome.unpublished))
     return Answer(
         table=outcome.table,
-        words="\n".join(in_words(outcome.metrics)) if outcome.table is not None else "",
+        words="\n".join(in_words(outcome.study, outcome.metrics)) if outcome.table is not None else "",
         verdicts=outcome.verdicts.as_json() if outcome.verdicts else None,
         seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
+        chosen=outcome.chosen.place if outcome.chosen else "",
+        registered=outcome.registered or "",
     )
 
 
@@ -148,7 +183,7 @@ def _again(why: str) -> str:
     return "" if "run again" in why else "; run again to publish it"
 
 
-def _print_answer(study: Study, answer: Answer, console: Console) -> None:
+def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str = "") -> None:
     if answer.table is not None:
         print_results(study, answer.table, answer.words, console)
     for one in answer.verdicts["verdicts"] if answer.verdicts else ():
@@ -157,6 +192,8 @@ def _print_answer(study: Study, answer: Answer, console: Console) -> None:
         say("The claims are not decided: that takes every seed of every arm.", console)
     if study.stop is not None and answer.verdicts is not None and answer.seeds < study.seeds:
         say(f"Stopped at {answer.seeds} of at most {study.seeds} seeds: every claim is decided.", console)
+    if answer.chosen:
+        say(_chosen_in_words(study, answer), console)
     if answer.finished:
         verified = len(study.arms) * answer.seeds
         say(
@@ -165,6 +202,17 @@ def _print_answer(study: Study, answer: Answer, console: Console) -> None:
             console,
         )
     else:
+        if not answer.problems:
+            name = f"{study.name}:{repeat}" if repeat else study.name
+            say(f"Read the report: layerwise report {name}", console)
         say("Look at the runs: layerwise ui", console)
     for problem in answer.problems:
         refuse(problem, FAILED)
+
+
+def _chosen_in_words(study: Study, answer: Answer) -> str:
+    """Which network validation chose, and where it is registered, or why not."""
+    if answer.registered:
+        return f"registered: {study.name} version {answer.registered} ({answer.chosen}), chosen on validation"
+    why = "run again to register it" if answer.problems else f"track.models: {study.track.models} keeps no model of it"
+    return f"chosen on validation: {answer.chosen}; not registered: {why}"

@@ -14,15 +14,17 @@ The parent imports no part of Prefect until a flow is about to run.
 
 import gc
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, NoReturn, Self
 
 if TYPE_CHECKING:
     import uvicorn
@@ -30,12 +32,25 @@ if TYPE_CHECKING:
 LAST_WORDS = 65536
 """Bytes at the end of the server's log in which the reason stands that it ended for."""
 
+_LOST = signal.SIGUSR1
+"""What wakes the main thread, wherever it waits, when the server has gone."""
+
+_server_is_gone = threading.Event()
+
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 5.0
 
 
+SERVER_LOGIN, CLIENT_LOGIN = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
+"""A word that server and clients share, new for each server: loopback is open to every user of the machine."""
+
+
 class ServerProblem(RuntimeError):
     """Prefect's server does not answer; the message is one line: what happened, and where to look."""
+
+
+class ServerLost(BaseException):
+    """Prefect's server has gone while a flow runs; not an ``Exception``, since one block after the other would fail."""
 
 
 class Server:
@@ -70,17 +85,35 @@ class Server:
 
     @contextmanager
     def ready(self, timeout: float = START_TIMEOUT) -> Generator[None]:
-        """Wait for the server, then run the body, which calls flows, with the settings that suit it."""
-        self.wait_ready(timeout)
-        if self._process is None:
-            yield
-            return
-        from prefect.settings import temporary_settings
+        """Wait for the server, then run the body, which calls flows, with the settings that suit it.
 
-        # Heartbeats let a lasting server notice crashed runs. Ours ends with the run, and stopping the heart
-        # would hold every flow back for up to a second. The environment has no way to say None.
-        with temporary_settings({"flows.heartbeat_frequency": None}):
-            yield
+        Raises :class:`ServerProblem` when the server goes meanwhile: at once if it is ours, whose end is seen.
+        """
+        self.wait_ready(timeout)
+        try:
+            if self._process is None:
+                yield
+                return
+            from prefect.settings import temporary_settings
+
+            # Heartbeats let a lasting server notice crashed runs. Ours ends with the run, and stopping the heart
+            # would hold every flow back for up to a second. The environment has no way to say None.
+            with temporary_settings({"flows.heartbeat_frequency": None}), _watched(self._process):
+                yield
+        except (Exception, ServerLost) as error:
+            if gone := self._gone(error):
+                raise ServerProblem(f"{gone}; nothing finished is lost: run again, and it goes on there.") from None
+            raise
+
+    def _gone(self, error: BaseException) -> str | None:
+        """How the server has gone, if that is what an error comes from."""
+        if self._process is not None and (status := self._process.poll()) is not None:
+            _server_is_gone.set()
+            return f"Prefect's server ended with status {status} during the run, see {self._log}"
+        if is_lost(error):
+            _server_is_gone.set()
+            return f"Prefect's server at {self.url} does not answer any more"
+        return None
 
     def _remedy(self) -> str:
         """What to do about a server of ours that does not start, as its log and its disk say."""
@@ -105,7 +138,7 @@ class Server:
             return
         if process.poll() is None:
             _deliver()
-        _set_api_url(None)
+        _name_to_clients(None)
         process.terminate()
         try:
             process.wait(STOP_TIMEOUT)
@@ -132,12 +165,70 @@ def start(root: Path) -> Server:
     if url := os.environ.get("PREFECT_API_URL"):
         return Server(url)
     log = environment.prefect_home(root) / "server.log"
+    login = f"layerwise:{secrets.token_urlsafe(32)}"
     with socket.socket() as listener, log.open("ab") as output:
         listener.bind(("127.0.0.1", 0))
-        process = _spawn(listener, output, environment.server_environment(root))
+        process = _spawn(listener, output, environment.server_environment(root) | {SERVER_LOGIN: login})
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-    _set_api_url(url)
+    _name_to_clients(url, login)
     return Server(url, log, process)
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process; at once where Prefect's threads would first try for minutes to reach a server that is gone."""
+    if not _server_is_gone.is_set():
+        sys.exit(status)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error comes from Prefect's server being gone: its client, and no other here, speaks through httpx."""
+    import httpx
+
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, ServerLost | httpx.TransportError):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
+
+
+@contextmanager
+def _watched(process: subprocess.Popen[bytes]) -> Generator[None]:
+    """Raise :class:`ServerLost` in the body, where it stands, when the process ends.
+
+    Prefect's client would try for a minute, at every request. From then on it asks once.
+    """
+    if threading.current_thread() is not threading.main_thread():  # nowhere else do signals arrive
+        yield
+        return
+    from prefect.settings import temporary_settings
+
+    over, telling, asking_once = threading.Event(), threading.Lock(), ExitStack()
+
+    def lost(*_: object) -> None:
+        if not over.is_set():
+            over.set()
+            asking_once.enter_context(temporary_settings({"client.max_retries": 0}))
+            raise ServerLost
+
+    def watch() -> None:
+        process.wait()
+        with telling:
+            if not over.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, _LOST)
+
+    before = signal.signal(_LOST, lost)
+    threading.Thread(target=watch, name="Prefect's server", daemon=True).start()
+    try:
+        yield
+    finally:
+        with telling:  # once it is over no signal is sent, which nobody would handle
+            over.set()
+        signal.signal(_LOST, before)
 
 
 def _spawn(listener: socket.socket, output: IO[bytes], environ: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -154,12 +245,13 @@ def _spawn(listener: socket.socket, output: IO[bytes], environ: dict[str, str]) 
     )
 
 
-def _set_api_url(url: str | None) -> None:
-    """Name the server to this process and its children, also where Prefect has read its settings already."""
-    if url is None:
-        os.environ.pop("PREFECT_API_URL", None)
-    else:
-        os.environ["PREFECT_API_URL"] = url
+def _name_to_clients(url: str | None, login: str | None = None) -> None:
+    """Tell this process and its children of the server, also where Prefect has read its settings already."""
+    for name, value in (("PREFECT_API_URL", url), (CLIENT_LOGIN, login)):
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     if context := sys.modules.get("prefect.context"):
         context.refresh_global_settings_context()
 
@@ -211,8 +303,6 @@ def _one_at_a_time(config: "uvicorn.Config", lock: Path) -> "uvicorn.Server":
 
 def _serve(listener: socket.socket) -> None:
     """The child's whole life."""
-    import threading
-
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.disable()  # nothing that imports make is garbage, and looking for it takes a quarter of their time
     import uvicorn

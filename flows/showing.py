@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows import environment
+from flows.printing import say
+from flows.survey import Survey, grown_as_stored, growth_in_words
 from layerwise import sizes
 from layerwise.study import Study, StudyError, load, shipped
-
-if TYPE_CHECKING:
-    from layerwise.datasets import Data
-    from layerwise.stages import Block, Chain, Evaluation, StageResult
 
 
 def list_shipped() -> None:
@@ -41,21 +35,25 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     """Print what a study trains at each stage, and which results exist already."""
     from layerwise import datasets
 
+    sizes.refuse_oversize(study)
     data = datasets.generate(study.data)
     datasets.check_seeds(study, data)
     console = Console()
     heading = Text.assemble((study.name, "bold"), f"  {study.question}" if study.question else "")
     console.print(heading, soft_wrap=True)
-    sizes.refuse_oversize(study)
     blocks, needed = study.blocks(), sum(sizes.estimated_bytes(study, study.data.shape()).values())
     for line in _data_in_words(study):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line, console)
     console.print(
         f"seeds  {study.seeds}, in {len(blocks)} block{'s' * (len(blocks) > 1)} of {len(blocks[0])} side by side;"
         f" about {sizes.in_words(needed)} of memory",
         highlight=False,
         soft_wrap=True,
     )
+    if study.grow is not None:
+        study, scores = grown_as_stored(study, data, repeat, root)
+        for line in growth_in_words(study, scores):
+            say(line, console)
     survey = Survey(environment.results_folder(root), data)
     for arm in study.arms:
         _show_arm(study, arm, repeat, survey, console)
@@ -109,82 +107,3 @@ def _in_words(stage: str, depth: int) -> tuple[str, str]:
         "fine_tune": (f"{every}, output", "-"),
         "jointly": (f"{every}, output", "-"),
     }.get(stage, (f"hidden {depth}, output", below))
-
-
-@dataclass
-class Survey:
-    """The stages of an arm as digests alone: runs the algorithm's own order of stages, and trains none of them."""
-
-    folder: Path
-    data: Data
-    wanted: set[str] = field(default_factory=set)
-    found: set[str] = field(default_factory=set)
-    met: list[tuple[int, str, str]] = field(default_factory=list)
-
-    def stages(self, study: Study, arm: str, repeat: str) -> dict[tuple[int, str], tuple[int, int]]:
-        """``(depth, stage)`` -> how many blocks have it on disk, and how many there are."""
-        from layerwise import pretraining, stages
-
-        self.met = []
-        for block in stages.blocks(study, arm, self.data.digest, repeat):
-            for _ in pretraining.depths(block, self.data, steps=self):
-                pass
-        done, blocks = Counter(), Counter()
-        for depth, stage, digest in dict.fromkeys(self.met):
-            self.wanted.add(digest)
-            blocks[depth, stage] += 1
-            if (self.folder / digest).is_file():
-                self.found.add(digest)
-                done[depth, stage] += 1
-        return {key: (done[key], count) for key, count in blocks.items()}
-
-    def base(self, block: Block, _data: Data, digest: str) -> StageResult:
-        """Note the stage."""
-        return self._met(block, "base", 1, digest)
-
-    def add_layer(self, block: Block, _data: Data, chain: Chain, digest: str) -> StageResult:
-        """Note the stage."""
-        return self._met(block, "add_layer", len(chain) + 1, digest)
-
-    def head(self, block: Block, _data: Data, chain: Chain, digest: str) -> StageResult:
-        """Note the stage."""
-        return self._met(block, "head", len(chain), digest)
-
-    def fine_tune(self, block: Block, _data: Data, chain: Chain, _top: StageResult | None, digest: str) -> StageResult:
-        """Note the stage."""
-        return self._met(block, "fine_tune", len(chain), digest)
-
-    def jointly(self, block: Block, _data: Data, depth: int, digest: str) -> StageResult:
-        """Note the stage."""
-        return self._met(block, "jointly", depth, digest)
-
-    def evaluate(self, block: Block, _data: Data, chain: Chain, _head: object, digest: str) -> Evaluation:
-        """Say nothing of scores: they cost next to nothing."""
-        from layerwise.stages import Evaluation
-
-        none = np.zeros(len(block.seeds), bool)
-        return Evaluation(len(chain), {}, none, none, digest, 0)
-
-    def untrained(self, block: Block, chain: Chain) -> StageResult:
-        """A layer that no stage trains."""
-        from layerwise import pretraining
-
-        return pretraining.untrained(block, chain, hidden=())
-
-    def permuted(self, block: Block, chain: Chain) -> Chain:
-        """The chain, shuffled."""
-        from layerwise import pretraining
-
-        return pretraining.permuted(block, chain)
-
-    def unrolled(self, block: Block, result: StageResult) -> Chain:
-        """The result as a chain."""
-        from layerwise import pretraining
-
-        return pretraining.unrolled(block, result)
-
-    def _met(self, block: Block, stage: str, depth: int, digest: str) -> StageResult:
-        from layerwise.pretraining import without_training
-
-        self.met.append((depth, stage, digest))
-        return without_training(block, stage, depth, (), digest)

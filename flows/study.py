@@ -1,13 +1,16 @@
 """The main path: a study as a Prefect flow.
 
     data -> for each look at the claims, for each arm, for each block of seeds up to it:
-                base -> evaluate -> (add layer -> evaluate) x depth, with a head and fine tuning where the arm asks
-         -> decide the claims -> summarise and draw
+                base -> evaluate -> (add layer -> evaluate) x depth, with a head and fine tuning where the arm asks;
+                the first blocks of an arm that grows by rule together, to settle its depth
+         -> decide the claims -> summarise and draw -> register the model that validation chose
 
 Training goes on in this thread; what is trained is published from another, so that neither waits for the other.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -18,6 +21,7 @@ from flows.publishing import published
 from flows.trained import Outcome, Trained, failures_noted
 from layerwise import datasets, pretraining, stages
 from layerwise.claims import should_stop
+from layerwise.growing import Growing
 from layerwise.study import Study
 from tasks import training
 
@@ -42,23 +46,21 @@ def run_study(study: Study, repeat: str = "") -> Outcome:
         study: what to train. One that says when to stop trains no further seeds once its claims are decided.
         repeat: the name of a deliberate repeat; empty to continue or complete the study's own run.
     """
-    trained = Trained()
+    trained, growing = Trained(), Growing(study)
     data = training.generate_data(study.data)
     datasets.check_seeds(study, data)
     pretraining.check_functions(study)
     with published(study, repeat, data, trained) as publishing:
-        for seeds, blocks in stages.rounds(study, data.digest, repeat):
+        for seeds, groups in stages.rounds(study, data.digest, repeat):
             publishing.open(seeds)
-            bar = progress.begin("training", sum(len(block.procedure.depths) for block in blocks))
-            for block in blocks:
-                with failures_noted(trained, block):
-                    for depth in pretraining.depths(block, data, steps=training):
+            bar = progress.begin("training", partial(growing.steps, groups))
+            for blocks in groups:
+                with failures_noted(trained, blocks):
+                    for depth in growing.depths(blocks, data, steps=trained.steps):
                         trained.add(depth)
                         publishing.add(depth)
-                        bar.advance(f"{block.arm}, seeds {block.seeds[0]}-{block.seeds[-1]}, depth {depth.depth}")
+                        bar.advance(depth.place)
             # No look can be taken while seeds are missing; the run that completes them goes on from here.
-            if trained.failures or should_stop(study, trained.metrics(), seeds):
+            if trained.failures or should_stop(growing.study, trained.metrics(), seeds):
                 break
-        outcome = trained.outcome(study)
-        publishing.finish(outcome)
-    return outcome
+        return publishing.finish(trained.outcome(growing.study))

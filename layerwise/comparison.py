@@ -128,6 +128,22 @@ def differences(
         yield _difference(one, two, metric, called, (int(depth), int(other)))
 
 
+def from_first_to_last(metrics: pd.DataFrame, metric: str) -> list[Difference]:
+    """The networks that each arm leaves at its last depth against those at its first, on the same seeds.
+
+    Args:
+        metrics: one row per arm, seed and depth.
+        metric: the score.
+    """
+    found = []
+    for arm, rows in finished(metrics).groupby("arm", sort=False):
+        first, last = int(rows["depth"].min()), int(rows["depth"].max())
+        if first < last:
+            high, low = (rows[rows["depth"] == depth].set_index("seed") for depth in (last, first))
+            found.append(_difference(high, low, metric, (str(arm), str(arm)), (last, first)))
+    return found
+
+
 def _difference(
     one: pd.DataFrame, two: pd.DataFrame, metric: str, called: tuple[str, str], depths: tuple[int, int]
 ) -> Difference:

@@ -5,9 +5,10 @@ The colours are Okabe and Ito's, then Tol's, which colour-blind readers can tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 
 import matplotlib as mpl
 import numpy as np
@@ -15,9 +16,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from layerwise.datasets import View
-from layerwise.statistics import intact, main_score
+from layerwise.statistics import intact, main_score, t_interval
 
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
@@ -30,6 +32,19 @@ MOST_WITH_SEEDS = 4
 
 MARKS = ("mean", "95 % interval", "every seed", "collapsed seeds (x)", "median where none is intact (dotted)")
 """What figures by depth may show, in the words of their titles."""
+
+
+def of_scores(metrics: pd.DataFrame, table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Every figure of scores by depth that a study has numbers for: its name, and what draws it.
+
+    Args:
+        metrics: one row per arm, seed and depth.
+        table: its summary.
+    """
+    yield f"{main_score(metrics)}_by_depth", partial(score_by_depth, metrics, table)
+    if "train_reconstruction_mse" in metrics and metrics["train_reconstruction_mse"].notna().any():
+        yield "reconstruction_by_depth", partial(reconstruction_by_depth, metrics, table)
+    yield "live_units_by_depth", partial(live_units_by_depth, metrics, table)
 
 
 def score_by_depth(metrics: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -150,11 +165,19 @@ def scatter(view: View, classes: Sequence[str], *, seed: int) -> Figure:
         for index, name in enumerate(classes):
             chosen = points[targets == index]
             style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-            axes.scatter(chosen[:, 0], chosen[:, 1], s=14, alpha=0.7, linewidths=0, label=f"class {name}", **style)
+            axes.scatter(
+                chosen[:, 0],
+                chosen[:, 1],
+                s=14,
+                alpha=0.7,
+                linewidths=0,
+                label=f"class {name}".replace("$", r"\$"),
+                **style,
+            )
         axes.set_title(f"{PARTS[part]}, {len(points)} rows")
         axes.set_xlabel("feature 1")
     panels[0].set_ylabel("feature 2")
-    panels[0].legend(loc="best", frameon=False)
+    panels[0].legend(loc="best", framealpha=0.9)
     figure.suptitle(f"The data as seed {seed} sees them", fontsize=11)
     return figure
 
@@ -190,10 +213,131 @@ def loss_curves(curves: dict[str, list[np.ndarray]]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str, *, metadata: dict[str, None] | None = None) -> None:
-    """Write a figure, the same bytes for the same numbers: no date, fixed identifiers."""
+def by_arm(left: pd.DataFrame, metric: str, *, unit: str) -> Figure:
+    """A score of every arm, a row each: seeds as dots, their mean with its 95 % interval, collapsed seeds as crosses.
+
+    Args:
+        left: one row per arm and seed, of one network of each arm.
+        metric: the score.
+        unit: what the horizontal axis shows, with its unit.
+    """
+    arms = list(left["arm"].unique())
+    figure = Figure(figsize=(9, 1.3 + 0.34 * len(arms)), layout="constrained")
+    axes, marks = figure.subplots(), {"mean", "95 % interval", "every seed"}
+    for place, arm in enumerate(arms):
+        own = left[left["arm"] == arm]
+        sound, found = intact(own, metric), own[metric].to_numpy(float)
+        colour, finite = COLOURS[place % len(COLOURS)], np.isfinite(found)
+        values, crossed = found[sound & finite], found[~sound & finite]
+        axes.scatter(values, np.full(len(values), place - 0.16), color=colour, s=12, alpha=0.45, linewidths=0, zorder=2)
+        axes.scatter(crossed, np.full(len(crossed), place - 0.16), color=colour, s=16, marker="x", lw=0.8, zorder=2)
+        marks |= {MARKS[3]} if len(crossed) else set()
+        low, high = t_interval(values)
+        axes.hlines(place + 0.16, low, high, color=colour, linewidth=2, zorder=3)
+        if len(values):
+            axes.plot(values.mean(), place + 0.16, MARKERS[place % len(MARKERS)], color=colour, ms=6, zorder=4)
+    counts = [f"{arm}, n = {int((intact(own, metric) & own[metric].notna()).sum())}" for arm, own in _of_arms(left)]
+    _rows_of(axes, counts, unit)
+    figure.suptitle(f"At the last depth: {', '.join(mark for mark in MARKS if mark in marks)}", fontsize=11)
+    return figure
+
+
+def _of_arms(left: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    return ((str(arm), own) for arm, own in left.groupby("arm", sort=False))
+
+
+def _rows_of(axes: Axes, names: Sequence[str], what: str) -> None:
+    """Rows with names, the first on top, along an axis of numbers."""
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(6))  # long names leave the axis little room
+    axes.set_xlabel(what)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def differences(found: pd.DataFrame, claimed: Sequence[bool], *, unit: str) -> Figure:
+    """How far arms are apart: the mean difference of each pair with its 95 % interval, a row each.
+
+    Args:
+        found: a row for each pair and depth, as :func:`layerwise.comparison.as_table` gives, of one metric.
+        claimed: for each row, whether a claim speaks of it; its mark is filled then, and open otherwise.
+        unit: what the horizontal axis shows, with its unit.
+    """
+    figure = Figure(figsize=(9, 1.3 + 0.28 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    for place, (row, is_claimed) in enumerate(zip(found.to_dict("records"), claimed, strict=True)):
+        look: dict[str, Any] = {"color": COLOURS[0] if is_claimed else COLOURS[6], "zorder": 2}
+        axes.hlines(place, row["ci_low"], row["ci_high"], linewidth=1.6, **look)
+        axes.plot(row["mean"], place, "o" if is_claimed else "s", ms=5, mfc=None if is_claimed else "white", **look)
+    _rows_of(axes, [_pair(row) for row in found.to_dict("records")], unit)
+    marks = {"claimed (dot)": any(claimed), "explored (open square)": not all(claimed)}
+    told = ", ".join(mark for mark, used in marks.items() if used)
+    figure.suptitle(f"Paired mean difference, 95 % interval; {told}", fontsize=11)
+    return figure
+
+
+def _pair(row: dict[str, Any]) -> str:
+    same = row["depth"] == row["other_depth"]
+    depth = f"depth {row['depth']}" if same else f"depths {row['depth']} and {row['other_depth']}"
+    return f"{row['arm']} minus {row['minus']}, {depth}, n = {row['seeds']}"
+
+
+def evidence(
+    found: Sequence[Mapping[str, Any]], low: float | None, high: float | None, *, names: Sequence[str], what: str
+) -> Figure:
+    """What the tests of a claim estimate, against the values for which it holds; a row each.
+
+    Args:
+        found: for each test ``seeds``, ``estimate``, ``low`` and ``high`` (95 %), ``family_low`` and
+            ``family_high`` (at the level of the family of claims); ``None`` where a number is not known.
+        low: below it the claim does not hold; ``None`` if there is no such limit.
+        high: above it.
+        names: what each test is of.
+        what: what is estimated.
+    """
+    figure = Figure(figsize=(9, 1.1 + 0.26 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    for place, one in enumerate(found):
+        number = {key: np.nan if one[key] is None else float(one[key]) for key in SPAN}
+        axes.hlines(place, number["family_low"], number["family_high"], color=COLOURS[6], linewidth=0.9, zorder=2)
+        axes.hlines(place, number["low"], number["high"], color=COLOURS[6], linewidth=2.6, zorder=3)
+        axes.plot(number["estimate"], place, "o", color=COLOURS[6], ms=5.5, zorder=4)
+    _shade(axes, low, high)
+    _rows_of(axes, [f"{name}, n = {one['seeds']}" for name, one in zip(names, found, strict=True)], what)
+    return figure
+
+
+SPAN = ("estimate", "low", "high", "family_low", "family_high")
+
+
+def _shade(axes: Axes, low: float | None, high: float | None) -> None:
+    """Where a claim holds, with the limits as lines; the axis reaches beyond each."""
+    known = [limit for limit in (low, high) if limit is not None]
+    left, right = axes.get_xlim()
+    left, right = min(left, *known), max(right, *known)
+    margin = 0.06 * ((right - left) or 1)
+    left, right = left - margin, right + margin
+    axes.axvspan(left if low is None else low, right if high is None else high, color=COLOURS[5], alpha=0.22, lw=0)
+    for limit in known:
+        axes.axvline(limit, color=COLOURS[0], linewidth=1.2, linestyle="--")
+    axes.set_xlim(left, right)
+
+
+def save(figure: Figure, place: str | BinaryIO, *, metadata: dict[str, None] | None = None) -> None:
+    """Write a figure, the same bytes for the same numbers: no date, fixed identifiers.
+
+    Args:
+        figure: what is drawn.
+        place: a path, whose ending says the format, or a stream, which gets an SVG.
+        metadata: what the file says of itself, by the format's names.
+    """
+    kind = place.rpartition(".")[2] if isinstance(place, str) else "svg"
     with mpl.rc_context({"svg.hashsalt": "layerwise", "svg.fonttype": "path"}):
-        figure.savefig(path, dpi=120, metadata=metadata or ({"Date": None} if path.endswith(".svg") else None))
+        figure.savefig(place, format=kind, dpi=120, metadata=metadata or ({"Date": None} if kind == "svg" else None))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from layerwise import datasets, imported
 from layerwise.stages import Block, Chain, Objective, StageResult
 from layerwise.study import AnyLayer, Bottom, Custom, Training, digest_of
 
-STAGE_VERSIONS = {"base": 1, "add_layer": 1, "head": 1, "fine_tune": 1, "jointly": 1, "permuted": 1, "evaluate": 4}
+STAGE_VERSIONS = {"base": 1, "add_layer": 1, "head": 1, "fine_tune": 1, "jointly": 1, "permuted": 1, "evaluate": 5}
 """Raised whenever a stage would give other bits for the same study; part of its digest."""
 
 

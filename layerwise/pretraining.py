@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerwise import datasets, outcomes, scoring, streams
+from layerwise import datasets, outcomes, scoring, sizes, streams
 from layerwise.datasets import Data
 from layerwise.identity import (
     evaluation_digest,
@@ -290,6 +290,7 @@ def evaluate(block: Block, data: Data, chain: Chain, head: StageResult | None, d
     """
     from layerwise import engine, models
 
+    started = time.perf_counter()
     seen, known, depth = block.view(data), features(block, data, chain), len(chain)
     answers = engine.apply(_answer_output(block, data, depth), (head or chain[-1]).output, known, shared_inputs=False)
     score = scoring.classification_scores if data.task == "classification" else scoring.regression_scores
@@ -301,9 +302,18 @@ def evaluate(block: Block, data: Data, chain: Chain, head: StageResult | None, d
         metrics |= scores
     metrics["live_units"] = outcomes.live_units(numbers, seen.pool)
     metrics["effective_rank"] = outcomes.effective_rank(numbers, seen.pool)
-    broken = ~np.all([np.isfinite(values) for values in metrics.values()], axis=0)
+    metrics, broken = scoring.judged(metrics)
     diverged = chain[-1].diverged | broken if head is None else chain[-1].diverged | head.diverged | broken
-    return Evaluation(len(chain), metrics, diverged, collapsed & ~diverged, digest, _now())
+    return Evaluation(
+        depth=depth,
+        metrics=metrics,
+        diverged=diverged,
+        collapsed=collapsed & ~diverged,
+        digest=digest,
+        finished=_now(),
+        seconds=time.perf_counter() - started,
+        peak_memory=sizes.peak_bytes(),
+    )
 
 
 def features(block: Block, data: Data, chain: Chain, *, sequences: bool = False) -> np.ndarray:
@@ -424,6 +434,7 @@ def _fit(
         digest=digest,
         finished=_now(),
         seconds=time.perf_counter() - started,
+        peak_memory=sizes.peak_bytes(),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ SERVING = "serving.json"
 NETWORK = "model.keras"
 TRUSTED = ["numpy.dtype"]
 """Types beside scikit-learn's and NumPy's own that a preparation holds."""
+
+MOST_UNPACKED = 100_000_000
+"""Bytes that a small archive may unpack to; a large one to ten times its size."""
 
 
 def normalised(rows: pd.DataFrame, numbers: list[str], categories: list[str]) -> pd.DataFrame:
@@ -128,14 +132,42 @@ class RawRows:
         return {name: inputs[:, positions] for name, positions in feeds.items()} if feeds else inputs
 
 
-def _load_pyfunc(path: str) -> RawRows:
-    """MLflow's entry: the model whose data folder this is."""
+def network(file: Path) -> Any:
+    """The Keras model in a ``.keras`` file; nothing that the file holds is run.
+
+    Raises:
+        ValueError: if it is none, or has layers that are Python code; one line.
+    """
     import keras
+
+    return _read(file, lambda: keras.saving.load_model(file, compile=False, safe_mode=True))
+
+
+def preparation(file: Path) -> dict[str, Any]:
+    """What :func:`packed` made, from its file; of types that a preparation has, and no others.
+
+    Raises:
+        ValueError: if it is something else; one line.
+    """
     import skops.io
 
+    return _read(file, lambda: skops.io.load(file, trusted=TRUSTED))
+
+
+def _read(file: Path, load: Callable[[], Any]) -> Any:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > max(MOST_UNPACKED, 10 * file.stat().st_size):
+            raise ValueError(f"it would unpack to {unpacked:,} bytes")
+        return load()
+    except Exception as error:  # noqa: BLE001 - Keras, skops, NumPy and zipfile each have their own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(f"{file.name} is not read ({reason}); run its study to have it made anew") from None
+
+
+def _load_pyfunc(path: str) -> RawRows:
+    """MLflow's entry: the model whose data folder this is."""
     folder = Path(path)
-    return RawRows(
-        keras.saving.load_model(folder / NETWORK, compile=False, safe_mode=True),
-        json.loads((folder / SERVING).read_text(encoding="utf-8")),
-        skops.io.load(folder / PREPARATION, trusted=TRUSTED),
-    )
+    serving = json.loads((folder / SERVING).read_text(encoding="utf-8"))
+    return RawRows(network(folder / NETWORK), serving, preparation(folder / PREPARATION))

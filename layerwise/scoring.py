@@ -111,3 +111,20 @@ def score(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def flat(features: np.ndarray) -> np.ndarray:
     """``(seeds, rows, numbers)``: features of any shape, each row's numbers in one line."""
     return features.reshape(*features.shape[:2], math.prod(features.shape[2:]))
+
+
+def judged(metrics: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Which seeds have broken, told without the test part: what breaks on test rows alone selects nothing.
+
+    Args:
+        metrics: name -> ``(seeds,)`` scores.
+
+    Returns:
+        The scores, with NaN for every score of the test part where one of them is not finite, since a network that
+        answers NaN is taken to say class 0; and ``(seeds,)`` bool, where a score of any other part is not finite.
+    """
+    test = {name: values for name, values in metrics.items() if name.startswith("test_")}
+    sound = np.all([np.isfinite(values) for values in test.values()], axis=0)
+    others = [np.isfinite(values) for name, values in metrics.items() if name not in test]
+    blanked = {name: np.where(sound, values, np.nan) for name, values in test.items()}
+    return metrics | blanked, ~np.all(others, axis=0)

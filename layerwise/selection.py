@@ -1,12 +1,13 @@
-"""Selection by rule: which depth to keep, and whether another layer is worth training.
+"""Selection by rule: which network to keep, and whether another layer is worth training.
 
 Everything here sees validation scores alone. The first thing each function does is to drop every other score, so that
-no path leads from a test score to a choice; that a seed diverged is told from its validation loss, since the recorded
-outcome looks at all parts.
+no path leads from a test score to a choice. That a seed diverged is told from its validation loss, which is missing
+where it did, and no score on test rows has a part in that (:func:`layerwise.scoring.judged`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,8 @@ class Choice:
         best_depth: the depth with the best mean validation score.
         seeds: seeds intact at both.
         mean: mean validation score at the chosen depth over its intact seeds: accuracy, or R2 of numbers.
+        low: lower limit of Student's t interval for that mean, 95 %.
+        high: its upper limit.
         shortfall: mean paired difference, best minus chosen; 0 where they are the same.
         error: standard error of that difference.
     """
@@ -49,8 +52,72 @@ class Choice:
     best_depth: int
     seeds: int
     mean: float
+    low: float
+    high: float
     shortfall: float
     error: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The network to keep of a study, and what it was chosen by.
+
+    Attributes:
+        arm: the arm that left it.
+        depth: its number of hidden layers.
+        seed: its seed.
+        score: its validation score: accuracy, or R2 of numbers.
+        intact: seeds of its arm that are intact at its depth, of which it is the best.
+        choices: of each arm that has one, the depth chosen; in the order of arms.
+    """
+
+    arm: str
+    depth: int
+    seed: int
+    score: float
+    intact: int
+    choices: tuple[Choice, ...]
+
+    @property
+    def choice(self) -> Choice:
+        """Its arm's."""
+        return next(one for one in self.choices if one.arm == self.arm)
+
+    @property
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return f"{self.arm}, depth {self.depth}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one layer gained in validation score over the depth below.
+
+    Attributes:
+        arm: of which arm.
+        depth: of the layer.
+        first: seeds that were asked, the first ones.
+        intact: how many of them are intact at that depth.
+        seeds: how many are intact there and at the depth below.
+        mean: mean of each such seed's gain: in accuracy, or R2 of numbers; NaN for none.
+        limit: one-sided 95 % upper t limit of that mean; NaN for fewer than two.
+    """
+
+    arm: str
+    depth: int
+    first: int
+    intact: int
+    seeds: int
+    mean: float
+    limit: float
+
+    def is_small(self, worth: float) -> bool:
+        """Whether the gain is shown to be less than a layer is worth."""
+        return self.limit < worth
+
+    def is_over(self, worth: float) -> bool:
+        """Whether no further layer is to be added: the gain is small, or too few seeds are left to build on."""
+        return self.is_small(worth) or self.intact < INTACT_SHARE * self.first
 
 
 def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
@@ -60,7 +127,7 @@ def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
 
     The one-standard-error rule (Breiman et al., 1984), with the standard error of each seed's own difference. The
     network is the one that the arm leaves at a depth, fine-tuned where it fine-tunes. Depths at which fewer than half
-    of the seeds are intact are left out.
+    of the seeds are intact are left out, and so are those that share no intact seed with the best.
 
     Args:
         metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
@@ -88,48 +155,87 @@ def chosen_depth(metrics: pd.DataFrame, arm: str) -> Choice:
         )
     best = int(kept.mean().idxmax())
     lost = {int(depth): (kept[best] - kept[depth]).dropna().to_numpy() for depth in kept.columns}
-    depth = next(depth for depth, own in lost.items() if depth == best or own.mean() <= _standard_error(own))
-    found = lost[depth]
-    mean, shortfall = float(kept[depth].mean()), float(found.mean())
-    return Choice(arm, depth, best, len(found), mean, shortfall, _standard_error(found))
+    small = (depth for depth, own in lost.items() if len(own) and own.mean() <= _standard_error(own))
+    depth = min(best, next(small, best))
+    found, mean = lost[depth], float(kept[depth].mean())
+    low, high = statistics.t_interval(kept[depth].dropna().to_numpy())
+    return Choice(arm, depth, best, len(found), mean, low, high, float(found.mean()), _standard_error(found))
+
+
+def chosen_network(metrics: pd.DataFrame, arms: Sequence[str]) -> Chosen:
+    """The network to keep of a study, by its validation score.
+
+    Each arm is taken at its chosen depth (:func:`chosen_depth`); the arm with the best mean there is chosen, and of
+    its intact seeds the best. Of equals the first arm and the lowest seed are taken. As that of the best of many, the
+    seed's own score flatters it; the arm's mean does so less.
+
+    Args:
+        metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
+        arms: those to choose among; one without a depth to choose is left out.
+
+    Raises:
+        StudyError: where no arm has a depth to choose, such as for want of a validation part.
+
+    Example:
+        >>> import pandas as pd
+        >>> from layerwise.selection import chosen_network
+        >>> metrics = pd.DataFrame({
+        ...     "arm": ["greedy"] * 3 + ["scratch"] * 3, "seed": [0, 1, 2] * 2, "depth": 1, "collapsed": False,
+        ...     "validation_loss": 0.5, "validation_accuracy": [0.80, 0.83, 0.81, 0.7, 0.9, 0.7],
+        ... })
+        >>> chosen_network(metrics, ["greedy", "scratch"]).place
+        'greedy, depth 1, seed 1'
+    """
+    choices, reasons = [], []
+    for arm in arms:
+        try:
+            choices.append(chosen_depth(metrics, arm))
+        except StudyError as error:
+            reasons.append(error)
+    if not choices:
+        raise reasons[0]
+    best = max(choices, key=lambda one: one.mean)  # of equals the first, as of the seeds below
+    scores = _validation_scores(metrics, best.arm)[best.depth].dropna()
+    seed = int(scores.idxmax())
+    return Chosen(best.arm, best.depth, seed, float(scores[seed]), len(scores), tuple(choices))
 
 
 def _standard_error(values: np.ndarray) -> float:
     return statistics.sd(values) / float(np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def gain_is_over(metrics: pd.DataFrame, arm: str, *, depth: int, margin: float, first_seeds: int) -> bool:
-    """Whether a fixed first block of seeds shows that the layer at a depth gained less than a margin.
+def gain(metrics: pd.DataFrame, arm: str, *, depth: int, first_seeds: int) -> Gain:
+    """What a layer gained on validation, over the depth below and by a fixed first block of seeds.
 
-    It does where the one-sided 95 % upper t limit of the mean paired gain in validation score over the depth below
-    lies under the margin. Only seeds below ``first_seeds`` count, so seeds that are added later change nothing.
+    Only seeds below ``first_seeds`` count, so seeds that are added later change nothing.
 
     Args:
         metrics: one row per arm, seed and depth. Of the scores, only those on the validation part are looked at.
         arm: which arm.
         depth: the newest depth, at least 2.
-        margin: gain in validation accuracy (or R2) that is worth a layer, above zero.
         first_seeds: size of the first block.
 
     Raises:
-        StudyError: where there is no such arm, or no validation part.
+        StudyError: where there is no such arm or depth, or no validation part.
 
     Example:
         >>> import pandas as pd
-        >>> from layerwise.selection import gain_is_over
+        >>> from layerwise.selection import gain
         >>> metrics = pd.DataFrame({
         ...     "arm": "greedy", "seed": [0, 1, 2] * 2, "depth": [1] * 3 + [2] * 3, "collapsed": False,
         ...     "validation_loss": 0.5, "validation_accuracy": [0.80, 0.82, 0.81, 0.801, 0.82, 0.81],
         ... })
-        >>> gain_is_over(metrics, "greedy", depth=2, margin=0.01, first_seeds=3)
-        True
+        >>> found = gain(metrics, "greedy", depth=2, first_seeds=3)
+        >>> round(found.mean, 4), round(found.limit, 4), found.is_over(0.01)
+        (0.0003, 0.0013, True)
     """
     scores = _validation_scores(metrics[metrics["seed"] < first_seeds], arm)
     if not {depth - 1, depth} <= set(scores.columns):
         raise StudyError(f"{arm}: no validation scores at depth {depth - 1} and {depth}; both are compared")
     gains = (scores[depth] - scores[depth - 1]).dropna().to_numpy()
     _, limit = statistics.t_interval(gains, 2 * GAIN_CONFIDENCE - 1)
-    return bool(limit < margin)
+    mean = float(gains.mean()) if len(gains) else float("nan")
+    return Gain(arm, depth, len(scores), int(scores[depth].notna().sum()), len(gains), mean, limit)
 
 
 def _validation_scores(metrics: pd.DataFrame, arm: str) -> pd.DataFrame:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,14 @@ LIBRARIES = 850_000_000
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where a container's memory limit stands."""
 
+STATUS = Path("/proc/self/status")
+"""Where Linux says how much memory a process holds, and has held."""
+
 FLOAT, DOUBLE = 4, 8
+
+NUMBER = FLOAT + 2 * DOUBLE + 2 * FLOAT
+"""Bytes that a number of the data comes to: as read, in double precision while it is fitted, as seeds see it, as a
+tensor."""
 
 
 def estimated_bytes(study: Any, shape: Any) -> dict[str, int]:
@@ -52,8 +61,8 @@ def _arm_bytes(study: Any, arm: str, shape: Any) -> dict[str, int]:
     if asked.control == "end_to_end":
         epochs *= asked.depth
     return {
-        # As read, in double precision while they are fitted, as each seed sees them, and as tensors.
-        "inputs": inputs * (FLOAT + 2 * DOUBLE) + 2 * copies * inputs * FLOAT,
+        # Seeds that see data of their own have them twice.
+        "inputs": inputs * NUMBER + 2 * (copies - 1) * inputs * FLOAT,
         # Those of the last two stages are kept, and the newest are a tensor too.
         "features": 3 * seeds * shape.rows * widest * FLOAT,
         # Drawn, stacked, and as a tensor.
@@ -78,8 +87,15 @@ def _weights(asked: Any, features: int, outputs: int) -> int:
 
 
 def machine_bytes() -> int:
-    """The memory of this machine, or of the container where that is less."""
+    """The memory of this machine, or what the container, or ``ulimit -v``, leaves of it."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [most] if most != resource.RLIM_INFINITY else []
     for limit in LIMITS:
         try:
             text = limit.read_text().strip()
@@ -87,6 +103,27 @@ def machine_bytes() -> int:
             continue
         found += [int(text)] if text.isdecimal() else []
     return min(found)
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has held at once since it began (its resident set); None on Windows.
+
+    Example:
+        >>> from layerwise.sizes import peak_bytes
+        >>> (peak_bytes() or 1e7) > 1e6
+        True
+    """
+    try:
+        # What getrusage says on Linux reaches back to the process that started this one.
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", STATUS.read_text())[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # it counts bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def refuse_oversize(study: Any, *, available: int | None = None) -> None:
@@ -111,6 +148,11 @@ def refuse_oversize(study: Any, *, available: int | None = None) -> None:
 
 def refuse_oversize_file(where: str, needed: int, *, available: int | None = None) -> None:
     """Refuse to read a file whose content would not fit into memory.
+
+    Args:
+        where: how messages call it.
+        needed: bytes; :data:`NUMBER` for each number that it says it holds.
+        available: bytes; the machine's, if left out.
 
     Raises:
         StudyError: with both numbers.

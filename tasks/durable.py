@@ -11,6 +11,9 @@ import errno
 import os
 from pathlib import Path
 
+WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+"""A temporary file is made anew or written over where it is; a link in its place could lead anywhere."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -72,7 +75,7 @@ def remedy(error: BaseException) -> str:
 
 def _write(file: Path, content: bytes, temporary: Path, mode: int, *, sync: bool) -> None:
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        descriptor = os.open(temporary, WRITING, mode)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             if sync:

@@ -28,6 +28,11 @@ def is_gone(owner: str) -> bool:
     return host == socket.gethostname() and process.isdecimal() and _start_of(int(process)) != started
 
 
+def is_here(owner: str) -> bool:
+    """Whether ``owner`` is a process of this machine that is running."""
+    return owner.partition("/")[0] == socket.gethostname() and owner.count("/") == 2 and not is_gone(owner)
+
+
 def _start_of(process: int) -> str:
     """When a process began; empty if there is none."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,23 +18,31 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import comparison, figures, selection, stages, statistics
-from layerwise.answers import FINE_TUNED
-from layerwise.datasets import Data, content_digest
-from layerwise.stages import Depth, Evaluation, Network
+from layerwise import answers, comparison, figures, report, selection, stages, statistics
+from layerwise.datasets import Data, class_balance, content_digest
+from layerwise.selection import Chosen
+from layerwise.stages import Depth, Evaluation, Network, model_name
 from layerwise.study import Study, StudyError
-from tasks import notes, serving
-from tasks.provenance import provenance
+from layerwise.study.claims import FINE_TUNED
+from layerwise.study.scores import is_tuned
+from tasks import content, notes, serving
+from tasks.content import KeptNetwork
+from tasks.provenance import inputs, provenance
 from tasks.results import read_back
-from tasks.tracking.answers import CLAIM, DIFFERENCES, VERDICTS
+from tasks.tracking.answers import CLAIM, COSTS, DIFFERENCES, REPORT, REPORT_AS_TEXT, RESULTS, VERDICTS, stored_table
 from tasks.tracking.publishing import Point, Publisher, SeedModel
+from tasks.tracking.registry import CHOSEN, REGISTERED, Candidate, register
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate, Serving
-from tasks.tracking.tracked import SCORES, STUDY_FILE
+from tasks.tracking.tracked import SCORES, STAGES, STUDY_FILE
+from tasks.tracking.views import PAIRED
 
 if TYPE_CHECKING:
     from layerwise.models import Architecture
+
+MAX_TAG = 1000
+"""Characters of what is said of the data's targets; class names may be of any length."""
 
 _publishers: dict[str, Publisher] = {}
 
@@ -50,8 +57,11 @@ class Summary:
         curves: arm -> depth -> ``(seeds, epochs)`` loss curves of the stage that made it.
         finished: (arm, depth) -> when its last score was computed, milliseconds since 1970.
         examples: arm -> every depth of its first block, whose first seed's networks are drawn.
+        costs: time and memory of every stage, as :meth:`layerwise.costs.Costs.table` gives.
         seeds: how many every arm comes to; None where a failure keeps a study that stops early from settling that.
+        stages: one row per stage, as :meth:`layerwise.ledger.Ledger.table` gives them.
         verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
+        chosen: the network that validation chose; none without a validation part, or where something failed.
     """
 
     metrics: pd.DataFrame
@@ -59,8 +69,11 @@ class Summary:
     curves: dict[str, dict[int, np.ndarray]]
     finished: dict[tuple[str, int], int]
     examples: dict[str, list[Depth]]
+    costs: pd.DataFrame
     seeds: int | None
+    stages: pd.DataFrame
     verdicts: dict[str, Any] | None = None
+    chosen: Chosen | None = None
 
 
 @task(name="open runs", task_run_name="open MLflow runs")
@@ -80,7 +93,7 @@ def open_tree(study: Study, repeat: str, seeds: int | None = None) -> RunTree:
         run_key=study.digest(repeat),
         repeat=repeat,
         seeds=range(study.seeds if seeds is None else seeds),
-        provenance=provenance(),
+        provenance={**provenance(), **inputs(study)},
         root=root,
     )
     publisher = _publishers.setdefault(tree.study_run_id, Publisher(client, tree))
@@ -93,7 +106,7 @@ def publish_depths(
     tree: RunTree,
     depths: Sequence[Depth],
     data: Data,
-    models: str,
+    models: Literal["all", "final", "none"],
     label: str,  # noqa: ARG001 - the task run is named by it
 ) -> None:
     """Send the scores, and the Keras models, of some depths of one block to the runs of its seeds.
@@ -109,14 +122,11 @@ def publish_depths(
     prepared = serving.preparations(depths[0].block, data) if models != "none" else {}
     for depth in depths:
         _verify_stored(depth)
-        wanted = models == "all" or (models == "final" and depth.depth == depth.block.procedure.depth)
         for position, seed in enumerate(depth.block.seeds[: depth.block.reported]):
-            run_id = tree.seed_run(depth.block.arm, seed)
+            run_id, kept = tree.seed_run(depth.block.arm, seed), content.networks(depth, position, data, models)
             _record_outcome(publisher, run_id, depth, position)
-            if depth.evaluation.diverged[position]:
-                continue
-            publisher.metrics(run_id, _points(depth, position))
-            found += _seed_models(run_id, depth, position, data, prepared.get(seed)) if wanted else []
+            publisher.metrics(run_id, content.points(depth, position))
+            found += [_seed_model(run_id, depth, position, data, one, prepared.get(seed)) for one in kept]
     publisher.models(found)
 
 
@@ -137,7 +147,7 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
         if not _is_complete(study, str(arm), summary):
             continue
         publisher.metrics(run_id, _aggregates(rows, summary.finished))
-        publisher.metrics(run_id, _last_word(study, str(arm), metrics, summary.finished))
+        publisher.metrics(run_id, _last_word(str(arm), metrics, summary.finished))
         publisher.figure(run_id, f"{statistics.main_score(own)}_by_depth.png", figures.score_by_depth(own, rows))
         publisher.figure(
             run_id, "loss_by_epoch.png", figures.loss_curves({str(arm): list(summary.curves[str(arm)].values())})
@@ -147,49 +157,118 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
             publisher.figure(run_id, f"{name}.png", figure)
         _publish_datasets(publisher, run_id, study, data)
         publisher.tags(run_id, {NOTE: notes.arm_note(study, str(arm), tree, metrics, table)})
-    _publish_study(publisher, tree, study, data, summary)
+    told = _publish_study(publisher, tree, study, data, summary)
     publisher.manifest()  # last: what it lists is then there
     key = "-".join(re.findall("[a-z0-9]+", study.name.lower()))  # all that Prefect takes
-    create_markdown_artifact(notes.answer_note(study, metrics, table), key=key, description=study.question)
+    create_markdown_artifact(told, key=key, description=study.question)
+
+
+@task(name="register", task_run_name="register the chosen model")
+def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summary: Summary) -> str | None:
+    """Register the network that validation chose as a version of the model of the study's name.
+
+    Args:
+        tree: the study's runs.
+        study: the study.
+        repeat: the name of a deliberate repeat, or empty.
+        data: the study's data.
+        summary: what the study has come to, and what was chosen.
+
+    Returns:
+        The version's number; None where nothing was chosen, or no model of it is kept.
+    """
+    publisher, chosen = _publishers[tree.study_run_id], summary.chosen
+    if chosen is None or not content.is_kept(study.track.models, study.procedure(chosen.arm), chosen.depth):
+        return None
+    tuned = is_tuned(study.procedure(chosen.arm), chosen.depth)
+    model = model_name(chosen.depth, "fine-tuned" if tuned else "")
+    card = notes.model_card(study, tree, chosen, summary.metrics, data_digest=data.digest)
+    candidate = Candidate(chosen.arm, chosen.depth, chosen.seed, model, card)
+    version = register(publisher.client, tree, candidate, study=study.name, question=study.question, repeat=repeat)
+    if version is not None:
+        publisher.tags(tree.study_run_id, {REGISTERED: f"models:/{study.name}/{version}"})
+    return version
 
 
 @task(name="close runs", task_run_name="close MLflow runs")
 def close_tree(tree: RunTree, status: Status, failed_arms: Sequence[str] = ()) -> None:
-    """Close every run of the tree, so that nothing is left RUNNING."""
-    publisher = _publishers.pop(tree.study_run_id)
-    close_runs(publisher.client, tree, status=status, failed_arms=failed_arms)
+    """Close every run of the tree, so that nothing is left RUNNING; what is closed stays as it is."""
+    if publisher := _publishers.get(tree.study_run_id):
+        close_runs(publisher.client, tree, status=status, failed_arms=failed_arms)
+        del _publishers[tree.study_run_id]  # after it: runs that could not be closed can be tried again
 
 
-def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> None:
+def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data, summary: Summary) -> str:
+    """Send what belongs to all arms; returns the report as Markdown."""
     run_id, metrics, table = tree.study_run_id, summary.metrics, summary.table
     publisher.text(run_id, STUDY_FILE, yaml.safe_dump(study.canonical(), sort_keys=False, allow_unicode=True))
     publisher.table(run_id, SCORES, metrics)
+    publisher.table(run_id, STAGES, summary.stages)
     for name, figure in _study_figures(study, data, metrics, table):
         for suffix in ("png", "svg"):
             publisher.figure(run_id, f"figures/{name}.{suffix}", figure)
     _publish_datasets(publisher, run_id, study, data)
-    _publish_differences(publisher, run_id, study, summary)
+    differences = _publish_differences(publisher, run_id, study, summary)
     _publish_verdicts(publisher, run_id, summary.verdicts)
-    answer = "\n".join(statistics.in_words(metrics))
-    publisher.tags(run_id, {"layerwise.answer": answer, NOTE: notes.study_note(study, tree, metrics, table)})
-    publisher.table(run_id, "results.csv", table)
+    told = {"answer": "\n".join(answers.in_words(study, metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
+    publisher.tags(run_id, {f"layerwise.{name}": value for name, value in told.items()})
+    publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.chosen)})
+    if summary.chosen is not None:
+        publisher.tags(run_id, {CHOSEN: summary.chosen.place})
+    costs = _publish_costs(publisher, run_id, summary.costs)
+    origin = report.origin_of(publisher.tags_of(run_id))
+    found = report.StudyRun(study, metrics, table, summary.verdicts, differences, costs, origin, data.digest)
+    text = _publish_report(publisher, run_id, found)
+    publisher.table(run_id, RESULTS, table)
+    return text
 
 
-def _publish_differences(publisher: Publisher, run_id: str, study: Study, summary: Summary) -> None:
-    """How the arms that a study compares differ, paired by seed: a table, and metrics at step = depth of the first."""
+def _publish_report(publisher: Publisher, run_id: str, found: report.StudyRun) -> str:
+    """Send the report, and return it as Markdown."""
+    page = report.study_page(found)
+    text = report.markdown(page)
+    publisher.text(run_id, REPORT, report.html(page))
+    publisher.text(run_id, REPORT_AS_TEXT, text)
+    return text
+
+
+def _publish_costs(publisher: Publisher, run_id: str, found: pd.DataFrame) -> pd.DataFrame:
+    """Send what the stages took, and return it: what was sent of the very same stages before stays.
+
+    Where results were cleaned, stages were trained again, in other times: what stands tells of the same bits.
+    """
+    held = stored_table(publisher.client, publisher.client.get_run(run_id), COSTS)
+    if held is not None and _stages_of(held) == _stages_of(found):
+        return held
+    publisher.table(run_id, COSTS, found)
+    return found
+
+
+def _stages_of(costs: pd.DataFrame) -> str:
+    """Which stages costs are of."""
+    return costs.drop(columns=["seconds", "peak_memory_bytes"]).to_csv(index=False)
+
+
+def _publish_differences(publisher: Publisher, run_id: str, study: Study, summary: Summary) -> pd.DataFrame | None:
+    """Send how the arms that a study compares differ, and return it: a table, and metrics at step = depth of the first.
+
+    There is none where no two arms are complete.
+    """
     complete = {arm for arm in study.arms if _is_complete(study, arm, summary)}
     metrics = summary.metrics[summary.metrics["arm"].isin(complete)]
     found = comparison.all_differences(study, metrics) if len(complete) > 1 else []
     if not found:
-        return
-    publisher.table(run_id, DIFFERENCES, comparison.as_table(found))
+        return None
+    table = comparison.as_table(found)
+    publisher.table(run_id, DIFFERENCES, table)
     for one in found:
-        # A slash opens a section of its own on MLflow's page.
-        pair, when = f"{one.arm}_minus_{one.minus}/{one.metric}", _later(summary, one)
+        # What stands before a slash is a section of MLflow's page, which sorts them: this one comes behind the arms'.
+        pair, when = f"{PAIRED}/{one.arm}_minus_{one.minus}_{one.metric}", _later(summary, one)
         described = {name: getattr(one.values, name) for name in ("seeds", "mean", "sd", "ci_low", "ci_high")}
         publisher.metrics(
             run_id, [Point(f"{pair}_{name}", value, one.depth, when) for name, value in described.items()]
         )
+    return table
 
 
 def _later(summary: Summary, one: comparison.Difference) -> int:
@@ -214,10 +293,7 @@ def _is_complete(study: Study, arm: str, summary: Summary) -> bool:
 def _study_figures(
     study: Study, data: Data, metrics: pd.DataFrame, table: pd.DataFrame
 ) -> Iterator[tuple[str, Figure]]:
-    yield f"{statistics.main_score(metrics)}_by_depth", figures.score_by_depth(metrics, table)
-    if "train_reconstruction_mse" in metrics and metrics["train_reconstruction_mse"].notna().any():
-        yield "reconstruction_by_depth", figures.reconstruction_by_depth(metrics, table)
-    yield "live_units_by_depth", figures.live_units_by_depth(metrics, table)
+    yield from ((name, draw()) for name, draw in figures.of_scores(metrics, table))
     if data.features == 2 and data.classes:
         block = next(stages.blocks(study, next(iter(study.arms)), data.digest))
         yield "data", figures.scatter(block.view(data), data.classes, seed=block.seeds[0])
@@ -287,33 +363,15 @@ def _content(result: Any) -> str:
     return content_digest(result.loss_curve, result.diverged)
 
 
-def _points(depth: Depth, position: int) -> list[Point]:
-    """The scores of one seed, those of its fine-tuned network under their own names."""
-    found = [
-        Point(name, float(values[position]), depth.depth, depth.evaluation.finished)
-        for name, values in depth.evaluation.metrics.items()
-    ]
-    tuned = depth.fine_tuned
-    if tuned is not None and not tuned.evaluation.diverged[position]:
-        found += [dataclasses.replace(point, key=f"{FINE_TUNED}{point.key}") for point in _points(tuned, position)]
-    return found
-
-
-def _seed_models(
-    run_id: str, depth: Depth, position: int, data: Data, preparation: bytes | None
-) -> Iterator[SeedModel]:
-    tuned = depth.fine_tuned
+def _seed_model(
+    run_id: str, depth: Depth, position: int, data: Data, kept: KeptNetwork, preparation: bytes | None
+) -> SeedModel:
     from layerwise import models
 
-    for kept in depth.networks():
-        weights = models.weights(kept, position, data)
-        fine = kept.name.endswith("-fine-tuned")
-        if fine and tuned is not None and tuned.evaluation.diverged[position]:
-            continue
-        points = [point for point in _points(depth, position) if point.key.startswith(FINE_TUNED) == fine]
-        served = serving.of(kept, data) if preparation is not None else None
-        template, digest = _template(models.architecture(kept, data), served), content_digest(*weights)
-        yield SeedModel(run_id, kept.name, depth.depth, template, weights, digest, points, preparation)
+    scores = [point for point in content.points(depth, position) if point.key.startswith(FINE_TUNED) == kept.fine_tuned]
+    served = serving.of(kept.network, data) if preparation is not None else None
+    template, name = _template(models.architecture(kept.network, data), served), kept.network.name
+    return SeedModel(run_id, name, depth.depth, template, kept.weights, kept.digest, scores, preparation)
 
 
 @cache
@@ -343,20 +401,18 @@ def _aggregates(rows: pd.DataFrame, finished: dict[tuple[str, int], int]) -> lis
     ]
 
 
-def _last_word(study: Study, arm: str, metrics: pd.DataFrame, finished: dict[tuple[str, int], int]) -> Iterator[Point]:
+def _last_word(arm: str, metrics: pd.DataFrame, finished: dict[tuple[str, int], int]) -> Iterator[Point]:
     """An arm in a few numbers, for the runs table and for search: its last depth, and the one that validation chose."""
-    found = comparison.final_scores(metrics, arm) | _chosen(study, arm, metrics)
+    found = comparison.final_scores(metrics, arm) | _chosen(arm, metrics)
     last, when = int(found["final_depth"]), max(time for (owner, _), time in finished.items() if owner == arm)
     return (Point(name, value, last, when) for name, value in found.items())
 
 
-def _chosen(study: Study, arm: str, metrics: pd.DataFrame) -> dict[str, float]:
+def _chosen(arm: str, metrics: pd.DataFrame) -> dict[str, float]:
     """The depth to keep, chosen on the validation part alone; nothing where there is none, or too few seeds."""
-    if not study.data.split.validation:
-        return {}
     try:
         choice = selection.chosen_depth(metrics, arm)
-    except StudyError:  # no depth at which two seeds and half of all are intact
+    except StudyError:  # no validation part, or no depth at which two seeds and half of all are intact
         return {}
     return {"best_depth": float(choice.depth), "best_depth_validation": choice.mean}
 

@@ -15,14 +15,12 @@ Prefect decides when a result is read or written; this module decides how, so th
 import base64
 import dataclasses
 import functools
-import hashlib
 import inspect
 import io
 import json
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -36,7 +34,8 @@ from prefect.results import ResultRecord, get_result_store
 from prefect.serializers import Serializer
 from pydantic import Field
 
-from tasks import durable, owners
+from layerwise import npy
+from tasks import bounded, durable, owners, records
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +50,6 @@ DATACLASSES = {
 }
 """The frozen dataclasses that a result may hold: the name in the record, and where the class is defined."""
 
-MAGIC = b"layerwise result 1"
 WRITING, OF = ".writing~", "~"
 """What the name of a file begins with that is being written, and what parts the words of it."""
 
@@ -88,16 +86,16 @@ class StageSerializer(Serializer):
         arrays: list[np.ndarray] = []
         value = json.dumps(_encoded(obj, arrays, "result")).encode()
         packed = base64.b64encode(_packed(arrays))
-        return b"\n".join((_sha256(value, packed), value, packed))
+        return b"\n".join((records.sha256(value, packed), value, packed))
 
     def loads(self, blob: bytes) -> Any:
         """Decode what :meth:`dumps` made; raises ``ValueError`` for anything else."""
         try:
             digest, value, packed = blob.split(b"\n")
-            if _sha256(value, packed) != digest:
+            if records.sha256(value, packed) != digest:
                 raise ValueError("its checksum does not match its content")
             return _decoded(json.loads(value), _unpacked(base64.b64decode(packed, validate=True)))
-        except (AttributeError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"not a stage result of this version: {error}") from error
 
 
@@ -162,9 +160,11 @@ def _packed(arrays: list[np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpacked(npz: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
-        return [archive[str(i)] for i in range(len(archive.files))]
+def _unpacked(content: bytes) -> list[np.ndarray]:
+    archive = npy.Archive(io.BytesIO(content))
+    if sum(member.file_size for member in archive.members.values()) > len(content):
+        raise ValueError("its arrays would take more room than the record does")
+    return [archive[str(i)] for i in range(len(archive))]
 
 
 def _name_of(kind: type) -> str | None:
@@ -173,21 +173,17 @@ def _name_of(kind: type) -> str | None:
 
 
 def _rebuilt(name: str, values: dict[str, Any]) -> Any:
-    """The dataclass ``name`` from its fields; a class that has changed since is refused."""
+    """The dataclass ``name`` from its fields; a class that has changed since is refused.
+
+    A field with a default may have come since: results that were stored before stay good without it.
+    """
     module, _, qualname = DATACLASSES[name].partition(":")
     kind = getattr(import_module(module), qualname)
     expected = [field.name for field in dataclasses.fields(kind)]
-    if sorted(values) != sorted(expected):
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    if not needed <= set(values) <= set(expected):
         raise ValueError(f"{name} was stored with {sorted(values)}, but has {sorted(expected)} now")
     return kind(**values)
-
-
-def _sha256(*parts: bytes) -> bytes:
-    """The SHA-256 of the parts in a row, in hexadecimal."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest().encode()
 
 
 # --- records <-> files ------------------------------------------------------------------------------------
@@ -217,7 +213,7 @@ class ResultFolder(WritableFileSystem):
         """Store a record as ``path``: after a power cut the old one, the new one or none is there."""
         file = self._file(path)
         _check_record(content, path)
-        envelope = b"".join((MAGIC, b" ", _sha256(content), b"\n", content))
+        envelope = records.envelope(content)
         if _holds(file, envelope):
             return
         try:
@@ -260,24 +256,24 @@ class ResultFolder(WritableFileSystem):
         """Keep the bytes for whoever wants to know, under a name that no digest has."""
         log.warning("Result %s is set aside and will be computed again: %s", file.name, problem)
         try:
-            file.replace(file.with_name(f".{file.name}.damaged"))
+            file.replace(file.with_name(f".{file.name}{records.DAMAGED}"))
         except OSError as error:
             log.warning("Could not set %s aside: %s", file, error.strerror or error)
 
 
 def _holds(file: Path, content: bytes) -> bool:
     try:
-        return file.read_bytes() == content
-    except OSError:  # it is not there, or what is there cannot be read
+        return _bytes_of(file) == content
+    except (OSError, DamagedRecord):  # it is not there, or what is there cannot be read
         return False
 
 
 def _bytes_of(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return bounded.read(file, links=False)
     except FileNotFoundError:
         raise
-    except OSError as error:  # a bad sector, or a file that is not ours to read
+    except OSError as error:  # a bad sector, a link to elsewhere, or a file that is not ours to read
         raise DamagedRecord(f"it cannot be read ({error.strerror or error})") from error
 
 
@@ -295,37 +291,18 @@ def _sweep(folder: Path) -> None:
 
 
 def _verified(content: bytes, path: str) -> bytes:
-    head, newline, record = content.partition(b"\n")
-    magic, _, digest = head.rpartition(b" ")
-    if magic != MAGIC or not newline:
-        raise DamagedRecord("it does not begin as a record of ours")
-    if _sha256(record) != digest:
-        raise DamagedRecord("its checksum does not match its content")
-    _check_record(record, path)
-    return record
+    try:
+        return records.opened(content, path)
+    except ValueError as problem:
+        raise DamagedRecord(str(problem)) from problem
 
 
 def _check_record(record: bytes, path: str) -> None:
-    """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone.
-
-    Prefect takes the deserializer from the record, in its present place or in older ones, and whatever a
-    second key of the same name says. So nothing but the exact present form passes.
-    """
+    """Raise :class:`DamagedRecord` unless Prefect will hand ``record`` to :class:`StageSerializer` alone."""
     try:
-        parsed = json.loads(record, object_pairs_hook=_without_duplicates)
-        serializer, name = parsed["metadata"]["serializer"], parsed["metadata"]["storage_key"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedRecord(f"it is not a result record ({error})") from error
-    if parsed.keys() != {"metadata", "result"} or serializer != {"type": "layerwise"}:
-        raise DamagedRecord(f"its serializer is {serializer!r}, not ours")
-    if name != path:
-        raise DamagedRecord(f"it was stored as {name!r}")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) != len(keys := dict(pairs)):
-        raise ValueError("a key occurs twice")
-    return keys
+        records.check(record, path)
+    except ValueError as problem:
+        raise DamagedRecord(str(problem)) from problem
 
 
 # --- Prefect ----------------------------------------------------------------------------------------------
@@ -339,7 +316,7 @@ def results_block(folder: Path) -> str:
     """
     folder = folder.absolute()
     _sweep(folder)
-    name = f"folder-{_sha256(os.fsencode(folder))[:16].decode()}"
+    name = f"folder-{records.sha256(os.fsencode(folder))[:16].decode()}"
     try:
         ResultFolder.load(name, _sync=True)
     except ValueError:  # Prefect's answer for a name it does not know

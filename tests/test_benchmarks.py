@@ -6,15 +6,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from benchmarks import main_job, plain_keras, raw_tensorflow
+from benchmarks import main_job, plain_keras, raw_tensorflow, verdicts
 from benchmarks.measuring import Times, run_module
 from layerwise import answers, datasets, engine
+from layerwise.claims.wording import sentence
 from layerwise.study import load
+from tasks.tracking.tracked import Tracked
+from tests.studies import READY
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
@@ -134,3 +140,64 @@ def _layers(weights):
     """A stage's four weight arrays as the raw operations take them: two layers, each bias as one row a seed."""
     kernel, bias, output_kernel, output_bias = weights
     return (kernel, bias[:, np.newaxis]), (output_kernel, output_bias[:, np.newaxis])
+
+
+# --- the table of verdicts ---------------------------------------------------------------------------------
+
+
+def tracked(name: str, verdicts: list[dict[str, Any]], *, seconds: int) -> Tracked:
+    """A finished study, as the store holds it."""
+    info = RunInfo("1" * 32, "1", "me", "FINISHED", 1_000, 1_000 + 1_000 * seconds, "active")
+    tags = {"layerwise.study": name, "layerwise.cores": "2", "layerwise.machine": "Linux", "layerwise.answer": "Up."}
+    run = Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
+    nothing = pd.DataFrame()
+    said = {"verdicts": verdicts} if verdicts else None
+    return Tracked(run, {}, nothing, nothing, verdicts=said, differences=None, costs=None, data_digest="")
+
+
+def claimed(verdict: str, found: str) -> dict[str, Any]:
+    """What a run says of a claim: the verdict, its p-values, and what it found, in words."""
+    words = f"{verdict} (p .0100 were the claim false; level 0.05). A | b is up: {found}"
+    said = {"claim": "up", "sentence": "a | b is up", "verdict": verdict, "words": words}
+    return said | {"p_adjusted": 0.01, "p_against_adjusted": 0.02}
+
+
+def test_a_row_says_claim_verdict_and_what_it_rests_on():
+    """Estimate and p of what was decided, the reason of what was not; a bar in a sentence does not break the table."""
+    found = "mean -0.1 (95 % interval -0.2 to 0.5) over 3 seeds, 50 % of which show what is claimed; of 3 seeds 1 broke"
+    shown = "mean -0.1 (95 % interval -0.2 to 0.5) over 3 seeds"
+    decided = [claimed("supported", f"{found}."), claimed("refuted", f"{found}.")]
+    undecided = claimed("undecided", f"{found}. About 5 seeds would decide it with probability .8, if so.")
+    runs = [tracked("one", [*decided, undecided], seconds=61), tracked("two", [], seconds=59)]
+    lines = verdicts.in_markdown(runs).splitlines()
+    assert lines[0] == (
+        "3 claims of 2 studies: 1 supported, 1 refuted, 1 undecided. All of them took 2 minutes, one after the other,"
+        " on 2 cores (Linux)."
+    )
+    assert lines[4:] == [
+        f"| [one](studies/one.yaml), 61 s | a \\| b is up | **supported** | {shown}; p .0100 |",
+        f"|  | a \\| b is up | **refuted** | {shown}; p .0200 |",
+        f"|  | a \\| b is up | **undecided** | {shown}. About 5 seeds would decide it with probability .8, if so |",
+        "| [two](studies/two.yaml), 59 s | none | | Up. |",
+    ]
+
+
+def test_the_table_goes_between_its_marks():
+    """All else on the page stays, and a page without both marks is refused."""
+    page = f"before\n{verdicts.BEGIN}\nold\n{verdicts.END}\nafter\n"
+    assert verdicts.replaced(page, "new") == page.replace("old", "new")
+    with pytest.raises(ValueError, match="once each in the page"):
+        verdicts.replaced("no marks", "new")
+
+
+def test_the_readme_holds_a_verdict_on_every_claim():
+    """Every ready-made study has its rows, one for each claim as it is worded today, with one of three verdicts."""
+    page = verdicts.README.read_text(encoding="utf-8")
+    table = page.partition(verdicts.BEGIN)[2].partition(verdicts.END)[0]
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines() if line.startswith("| ")][1:]
+    studies = {name: load(name) for name in READY}
+    named = [row[0].removeprefix("|").strip().partition("]")[0].removeprefix("[") for row in rows]
+    assert [name for name in named if name] == list(studies)
+    claimed = [sentence(study, claim) for study in studies.values() for claim in (study.claims or {}).values()]
+    assert [row[1] for row in rows] == claimed
+    assert {row[2] for row in rows} <= {"**supported**", "**refuted**", "**undecided**"}

@@ -207,6 +207,13 @@ def test_a_wrong_claim_is_refused_in_one_line(claim: dict, expected: str):
         ({"stop": {"every": 7}, "seeds": 30}, "stop: received a look at 7 seeds; seeds train 10 at a time"),
         ({"stop": {"looks": [20, 10]}, "seeds": 30}, "looks: received [20, 10]; expected numbers of seeds that grow"),
         ({"stop": {}, "seeds": 30}, "say either every or looks"),
+        (
+            {"stop": {"looks": [40]}, "seeds": 30},
+            "stop.looks: received [40], but the study has 30 seeds, so there is no look before all are trained;"
+            " expected one at fewer than 30, or leave stop out (stop: null, or --set stop=null)",
+        ),
+        ({"stop": {"every": 50}, "seeds": 30}, "stop.every: received 50, but the study has 30 seeds"),
+        ({"stop": {"every": 30}, "seeds": 30}, "stop.every: received 30, but the study has 30 seeds"),
         ({"stop": {"every": 10}, "seeds": 30, "claims": None}, "stop: there is nothing to decide; add claims"),
     ],
 )
@@ -241,8 +248,8 @@ def test_looks_are_fixed_beforehand():
 
 
 def test_every_shipped_study_claims_something():
-    """A shipped study says in claims what it expects; of a bottleneck nothing is known beforehand."""
-    assert [name for name in READY if not load(name).claims] == ["bottleneck"]
+    """A shipped study says in claims what it expects, and keeps them however they are decided."""
+    assert [name for name in READY if not load(name).claims] == []
 
 
 def test_claims_can_be_taken_out():
@@ -268,7 +275,7 @@ def test_the_examples_of_the_document_are_claims():
 def order(study) -> list[tuple[int, list[tuple[str, int]]]]:
     """The rounds of a study: seeds at the end of each, and arm and first seed of every block."""
     rounds = stages.rounds(study, "digest")
-    return [(seeds, [(block.arm, block.seeds[0]) for block in blocks]) for seeds, blocks in rounds]
+    return [(seeds, [(block.arm, block.seeds[0]) for (block,) in groups]) for seeds, groups in rounds]
 
 
 def test_blocks_train_arm_by_arm_without_a_stop():
@@ -290,4 +297,4 @@ def test_every_arm_is_trained_before_a_look():
     assert order(small(**stopping, seeds=40)) == [*rounds, (40, [("greedy", 30), ("end_to_end", 30)])]
     assert order(small(**stopping, seeds=35)) == [*rounds, (35, [("greedy", 30), ("end_to_end", 30)])]
     (_, last) = list(stages.rounds(small(**stopping, seeds=35), "digest"))[-1]
-    assert [block.reported for block in last] == [5, 5]
+    assert [block.reported for (block,) in last] == [5, 5]

@@ -327,12 +327,15 @@ FILES = {
     "line": (b"name: x\nseeds: 3\n  bad: [\n", "study.yaml: line 3 is not valid YAML: mapping values are not allowed"),
     "twice": (b"name: x\nname: y\n", "study.yaml: line 2 is not valid YAML: the key 'name' stands twice"),
     "an arm twice": (b"arms:\n  one: greedy\n  one: scratch\n", "line 3 is not valid YAML: the key 'one' stands twice"),
-    "alias": (b"a: &a [1]\nb: *a\n", "study.yaml: line 2 uses a YAML alias (*a); write the value out."),
+    "alias": (
+        b"a: &a [1]\nb: *a\n",
+        "study.yaml: line 2 is not valid YAML: the alias *a is not read; write the value out.",
+    ),
     "empty": (b"", "study.yaml: holds nothing; expected keys such as name"),
     "a list": (b"- 1\n", "study.yaml: holds a list; expected keys such as name"),
     "not text": (b"\xff\xfe", "study.yaml: is not UTF-8 text"),
     "nothing needed": (b"name: x\n", "study.yaml: data: is missing; network: is missing"),
-    "too large": (b"#" * 1_000_001, "study.yaml: 1,000,001 bytes; a study file holds at most 1,000,000."),
+    "too large": (b"#" * 200_001, "study.yaml: 200,001 bytes; a study file holds at most 200,000."),
 }
 
 
@@ -358,6 +361,10 @@ COMMANDS = {
     "run study.yaml --require-claims": "--require-claims: small claims nothing; add claims to it, or leave the option",
     "plan study.yaml": "small claims nothing, so there is nothing to plan; add claims to it",
     "plan few-labels --seeds 1": "--seeds 1: a pilot has to see how seeds differ; use 2 or more",
+    "reproduce": "Missing argument 'RUN'. `layerwise reproduce --help` shows what it takes.",
+    "reproduce small": "nothing is tracked here: there is no ",
+    "clean --older-than 30": "--older-than '30': expected a number of hours, days or weeks, such as 12h, 30d or 8w.",
+    "doctor small": "Got unexpected extra argument (small) `layerwise doctor --help` shows what it takes.",
     "run nosuch": "no study named or file at 'nosuch'; ready-made: blobs-",
     "run blobs-superivsed": "at 'blobs-superivsed'; did you mean blobs-supervised, ",
     "run folder/nosuch.yaml": "no study named or file at 'folder/nosuch.yaml'; ready-made:",
@@ -374,7 +381,15 @@ def test_wrong_command_is_refused_in_one_line(tmp_path: Path, command: str) -> N
 
 
 @pytest.mark.parametrize(
-    "command", ["run nosuch", "run study.yaml --seeds 0", "rnu", "run study.yaml --epochs 3", "plan study.yaml"]
+    "command",
+    [
+        "run nosuch",
+        "run study.yaml --seeds 0",
+        "rnu",
+        "run study.yaml --epochs 3",
+        "plan study.yaml",
+        "reproduce small",
+    ],
 )
 def test_refusals_load_nothing(tmp_path: Path, command: str) -> None:
     """A wrong request is refused before TensorFlow, Prefect or MLflow are loaded."""
@@ -492,7 +507,7 @@ def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -
     rest = [line.strip() for line in lines if line not in {*progress, *table}]
     assert rest[1:3] == head
     assert rest[3].startswith(f"greedy: from depth 1 to {STAGES}, training accuracy changes by ")
-    assert rest[6:] == ["Look at the runs: layerwise ui"]
+    assert rest[6:] == ["Read the report: layerwise report small", "Look at the runs: layerwise ui"]
 
 
 def test_what_the_seeds_can_never_decide_is_said_before_training(whole: Whole) -> None:
@@ -543,7 +558,9 @@ def test_finished_study_is_answered_from_mlflow_alone(whole: Whole) -> None:
     ended, loaded = and_modules(whole.root, "run", "study.yaml")
     assert (ended.status, ended.err, loaded) == (0, "", {"mlflow"})
     said = ended.out.splitlines()
-    table = [line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Look at|Before", line)]
+    table = [
+        line for line in whole.ended.out.splitlines() if not re.match("training|publishing|Read|Look|Before", line)
+    ]
     assert said[:-1] == table
     assert said[-1] == (
         "small was finished before: 3 seed runs verified, nothing trained. To compute it afresh: --repeat."

@@ -340,3 +340,93 @@ def test_reconstructions_stand_below_their_images() -> None:
     np.testing.assert_allclose(shown[1], images[1].reshape(8, 8))
     np.testing.assert_allclose(shown[4], images[1].reshape(8, 8) / 2)
     assert all(words in texts(figure) for words in ("input", "depth 1", "depth 4", "seed 7"))
+
+
+def test_arms_are_rows_with_seeds_mean_and_interval() -> None:
+    """Each arm has intact seeds as dots, collapsed ones as crosses, their mean and t interval, and n in its name."""
+    left = arms()
+    left = left[left["depth"] == 3].reset_index(drop=True)
+    left.loc[(left["arm"] == "greedy") & (left["seed"] == 0), "collapsed"] = True
+    figure = figures.by_arm(left, "test_accuracy", unit="test accuracy (share of rows)")
+    (axes,) = figure.axes
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    sizes = left.groupby("arm", sort=False).size()
+    assert names == [f"greedy, n = {sizes['greedy'] - 1}", f"autoencoder, n = {sizes['autoencoder']}"]
+    assert "collapsed seeds (x)" in figure.get_suptitle()
+    assert axes.get_xlabel() == "test accuracy (share of rows)"
+    own = left[(left["arm"] == "greedy") & ~left["collapsed"]]["test_accuracy"].to_numpy()
+    marks = [found.get_offsets() for found in axes.collections if isinstance(found, PathCollection)]
+    dots, crosses = marks[:2]
+    np.testing.assert_allclose(np.sort(dots[:, 0]), np.sort(own))
+    np.testing.assert_allclose(crosses[:, 0], left[left["collapsed"]]["test_accuracy"])
+    (mean, *_) = axes.get_lines()
+    assert mean.get_xdata()[0] == pytest.approx(own.mean())
+    bar = next(marks for marks in axes.collections if isinstance(marks, LineCollection))
+    np.testing.assert_allclose(bar.get_segments()[0][:, 0], statistics.t_interval(own))
+
+
+def test_differences_are_rows_about_zero_and_say_what_was_claimed() -> None:
+    """Each pair stands at its mean with its interval; a claimed one is filled, an explored one open; zero is a line."""
+    found = pd.DataFrame(
+        {
+            "arm": ["a", "c"],
+            "minus": ["b", "b"],
+            "depth": [2, 3],
+            "other_depth": [2, 1],
+            "seeds": [5, 6],
+            "mean": [0.1, -0.2],
+            "ci_low": [0.05, -0.4],
+            "ci_high": [0.15, 0.0],
+        }
+    )
+    figure = figures.differences(found, [True, False], unit="mean difference (share of rows)")
+    (axes,) = figure.axes
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert names == ["a minus b, depth 2, n = 5", "c minus b, depths 3 and 1, n = 6"]
+    zero, claimed, explored = axes.get_lines()
+    assert set(zero.get_xdata()) == {0}
+    assert ([*claimed.get_xdata(), *explored.get_xdata()], axes.get_xlabel()) == (
+        [0.1, -0.2],
+        "mean difference (share of rows)",
+    )
+    assert explored.get_markerfacecolor() == "white" != claimed.get_markerfacecolor()
+    spans = [marks.get_segments()[0][:, 0].tolist() for marks in axes.collections if isinstance(marks, LineCollection)]
+    assert spans == [[0.05, 0.15], [-0.4, 0.0]]
+    assert "claimed (dot), explored (open square)" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "inside", "outside"),
+    [(0.0, None, 0.05, -0.01), (None, 0.3, -1, 0.31), (-0.02, 0.02, 0.0, 0.03)],
+    ids=["above", "below", "between"],
+)
+def test_evidence_stands_against_the_values_for_which_a_claim_holds(
+    low: float | None, high: float | None, inside: float, outside: float
+) -> None:
+    """What is claimed is shaded, its limits are on the axis, and both intervals of each test are drawn."""
+    found = [
+        {"seeds": 8, "estimate": 0.05, "low": 0.02, "high": 0.08, "family_low": 0.01, "family_high": 0.09},
+        {"seeds": 1, "estimate": 0.04, "low": None, "high": None, "family_low": None, "family_high": None},
+    ]
+    figure = figures.evidence(found, low, high, names=["depth 1", "depth 2"], what="mean difference")
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["depth 1, n = 8", "depth 2, n = 1"]
+    assert axes.get_xlabel() == "mean difference"
+    (shade,) = axes.patches
+    left, right = shade.get_x(), shade.get_x() + shade.get_width()
+    assert left <= max(inside, axes.get_xlim()[0]) <= right
+    assert not left <= outside <= right
+    limits = [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert limits == [limit for limit in (low, high) if limit is not None]
+    assert axes.get_xlim()[0] < min([*limits, 0.01])
+    assert max([*limits, 0.09]) < axes.get_xlim()[1]
+    bars = [marks.get_segments()[0] for marks in axes.collections if isinstance(marks, LineCollection)]
+    assert [bar[:, 0].tolist() for bar in bars[:2]] == [[0.01, 0.09], [0.02, 0.08]]
+    assert rendered(figure, "png")
+
+
+def test_names_of_classes_are_no_formulas() -> None:
+    """A class whose name holds dollar signs is named as it is."""
+    figure = figures.scatter(seen(Blobs()), (r"$\frac$", "$x$", "2"), seed=0)
+    assert rendered(figure, "png")
+    assert r"class \$\frac\$" in texts(figure)

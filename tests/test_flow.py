@@ -9,12 +9,13 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -27,25 +28,32 @@ from prefect.states import Cancelled, Running
 from rich.console import Console
 
 import layerwise
-from flows import environment, planning, running, server
+from flows import environment, planning, publishing, running, server
 from flows.crashed import close_crashed
 from flows.pilot import pilot_study
 from flows.printing import warnings_shown
+from flows.server import ServerLost
+from flows.showing import show_study
 from flows.study import run_study
 from flows.trained import Outcome
-from layerwise import datasets, engine
+from layerwise import datasets, engine, report
 from layerwise.answers import Result
 from layerwise.claims import decide
-from layerwise.selection import chosen_depth
+from layerwise.comparison import finished
+from layerwise.growing import growth_in_words
+from layerwise.selection import chosen_depth, chosen_network
 from layerwise.statistics import t_interval
-from layerwise.study import Study, StudyError
+from layerwise.study import Study, StudyError, Track
 from tasks import durable, owners
 from tasks.publishing import publish_depths
 from tasks.results import ResultFolder, StorageProblem, read_back, results_block
-from tasks.tracking.store import open_store, store_uri
+from tasks.tracking.store import TrackingError, open_store, store_uri
+from tasks.tracking.tracked import read_tracked
 from tasks.tracking.views import SECTIONS
 from tests.studies import small
+from tests.test_growing import FINAL, ending
 from tests.test_server import ask
+from tests.trackers import Proxy, unused_port
 
 SEEDS = 3
 DEPTH = 3
@@ -321,7 +329,7 @@ def test_study_run_carries_differences_of_arms(lab: Lab, claiming: Study, claime
     history, metrics = lab.history(run), claimed.metrics
     last = metrics[metrics["depth"] == 2].pivot_table(index="seed", columns="arm", values="test_accuracy")
     differences = (last["greedy"] - last["end_to_end"]).to_numpy()
-    pair = "greedy_minus_end_to_end/test_accuracy"
+    pair = "paired/greedy_minus_end_to_end_test_accuracy"
     assert history[f"{pair}_mean"] == {2: differences.mean()}
     assert history[f"{pair}_seeds"] == {2: 3}
     assert (history[f"{pair}_ci_low"][2], history[f"{pair}_ci_high"][2]) == t_interval(differences)
@@ -336,6 +344,47 @@ def test_study_run_carries_differences_of_arms(lab: Lab, claiming: Study, claime
         "wilcoxon_p",
         "correlation",
     } <= set(table)
+
+
+def test_study_run_carries_the_report(lab: Lab, claiming: Study, claimed: Outcome) -> None:
+    """The report stands with the study's run as HTML and Markdown, and is what its tables and tags give again."""
+    (run,) = lab.runs(claiming, "study")
+    held = read_tracked(lab.client, run)
+    pd.testing.assert_frame_equal(held.table, claimed.table, check_exact=True, check_dtype=False)
+    tables = (held.metrics, held.table, held.verdicts, held.differences, held.costs)
+    page = report.study_page(
+        report.StudyRun(claiming, *tables, report.origin_of(run.data.tags), datasets.generate(claiming.data).digest)
+    )
+    assert lab.artifact(run, "report.html").read_text() == report.html(page)
+    assert lab.artifact(run, "report.md").read_text() == report.markdown(page)
+    assert "largest class" in report.markdown(page), "what the data's targets are is kept with the run"
+    assert "artifacts/report.html) has all of it on one page" in run.data.tags["mlflow.note.content"]
+
+
+def test_study_run_carries_the_costs_of_its_stages(lab: Lab, claiming: Study, claimed: Outcome) -> None:  # noqa: ARG001
+    """A table has time and memory of every stage, each of which is one that was stored."""
+    (run,) = lab.runs(claiming, "study")
+    costs = pd.read_csv(lab.artifact(run, "costs.csv"), keep_default_na=False)
+    assert costs[["arm", "shared_with", "stage", "depth", "blocks"]].to_numpy().tolist() == [
+        ["greedy", "", "base", 1, 1],
+        ["greedy", "", "evaluate", 1, 1],
+        ["greedy", "", "add_layer", 2, 1],
+        ["greedy", "", "evaluate", 2, 1],
+        ["end_to_end", "", "jointly", 2, 1],
+        ["end_to_end", "", "evaluate", 2, 1],
+    ]
+    assert (costs["seconds"] > 0).all()
+    assert costs["peak_memory_bytes"].between(1e8, 1e11).all()
+    assert costs["peak_memory_bytes"].is_monotonic_increasing, "a process's peak never falls"
+
+
+def test_prefect_shows_the_report(lab: Lab, claiming: Study, claimed: Outcome) -> None:  # noqa: ARG001
+    """The flow run's artifact is the Markdown report, with no picture in it."""
+    (run,) = lab.runs(claiming, "study")
+    asked = {"artifacts": {"key": {"any_": ["claims"]}}, "sort": "CREATED_DESC", "limit": 1}
+    (artifact,) = ask(f"{lab.url}/artifacts/filter", asked)
+    assert artifact["data"] == lab.artifact(run, "report.md").read_text()
+    assert "<svg" not in artifact["data"]
 
 
 def test_arm_runs_carry_their_last_word(lab: Lab, claiming: Study, claimed: Outcome) -> None:
@@ -371,7 +420,151 @@ def test_a_study_that_failed_decides_nothing(lab: Lab, claiming: Study, monkeypa
     assert lab.history(run) == {}
     completed = lab.run(asked)
     assert completed.verdicts is not None
-    assert set(lab.history(lab.runs(asked, "study")[0])["greedy_minus_end_to_end/test_accuracy_mean"]) == {2}
+    assert set(lab.history(lab.runs(asked, "study")[0])["paired/greedy_minus_end_to_end_test_accuracy_mean"]) == {2}
+
+
+# --- choosing ----------------------------------------------------------------------------------------------
+
+VALIDATED = {"source": "blobs", "samples": 120, "split": {"train": 60, "validation": 20, "test": 40}}
+
+
+@pytest.fixture(scope="module")
+def choosing() -> Study:
+    """A control, and an autoencoder that is fine-tuned at every depth and ahead on validation."""
+    tuned = {"objective": "reconstruction", "noise": {"kind": "masking", "rate": 0.25},
+             "fine_tune": {"epochs": 6, "at": "every_depth"}}  # fmt: skip
+    arms, data = {"scratch": "scratch", "denoising": tuned}, {**VALIDATED, "scaling": "standard"}
+    return small(name="chooses", depth=2, data=data, arms=arms, question="Which?")
+
+
+@pytest.fixture(scope="module")
+def chose(lab: Lab, choosing: Study) -> Outcome:
+    return lab.run(choosing)
+
+
+def test_the_chosen_network_is_registered(
+    lab: Lab, choosing: Study, chose: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version under the alias is the network that validation chose: it scores on validation rows what was said."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(lab.root))
+    chosen = chosen_network(layerwise.run(choosing).metrics(), list(choosing.arms))
+    assert (chose.chosen, chose.registered, chose.unpublished) == (chosen, "1", [])
+    version = lab.client.get_model_version_by_alias("chooses", "chosen")
+    assert (version.tags["layerwise.run_key"], version.version) == (choosing.digest(), 1)
+    place = tuple(version.tags[f"layerwise.{name}"] for name in ("arm", "depth", "seed"))
+    assert place == (chosen.arm, str(chosen.depth), str(chosen.seed))
+    data = datasets.generate(choosing.data)
+    loaded, rows = mlflow.pyfunc.load_model("models:/chooses@chosen"), slice(60, 80)
+    hit = loaded.predict(data.inputs[rows]).argmax(axis=1) == data.targets[rows]
+    assert hit.mean() == chosen.score
+    (seed_run,) = [run for run in lab.runs(choosing, "seed") if run.info.run_id == version.run_id]
+    assert chosen.arm == "denoising"
+    assert version.source == lab.models(seed_run)[f"depth-{chosen.depth:02d}-fine-tuned"].artifact_location
+    assert lab.history(seed_run)["fine_tuned_validation_accuracy"][chosen.depth] == chosen.score
+
+
+def test_the_card_and_the_pages_say_what_was_chosen_and_how(lab: Lab, choosing: Study, chose: Outcome) -> None:
+    """The version's description has the validation score with its interval, and the test score as no reason."""
+    chosen, metrics = chose.chosen, finished(chose.metrics)
+    card = lab.client.get_model_version("chooses", "1").description
+    (run,) = lab.runs(choosing, "study")
+    own = metrics[(metrics["arm"] == chosen.arm) & (metrics["depth"] == chosen.depth)].set_index("seed")
+    low, high = t_interval(own["validation_accuracy"].to_numpy())
+    assert f"{chosen.choice.mean:.4f} (95 % interval over 3 seeds: {low:.4f} to {high:.4f})" in card
+    assert f"Its test accuracy is {own['test_accuracy'][chosen.seed]:.4f} on 40 rows" in card
+    assert "By the validation part alone." in card
+    assert "Test scores chose nothing." in card
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert f"({page})" in card
+    assert f"({page}/artifacts/report.html)" in card
+    assert f"the network to keep is that of {chosen.place}." in lab.artifact(run, "report.md").read_text()
+    assert datasets.generate(choosing.data).digest in card
+    assert len(card) < 5000
+    assert run.data.tags["layerwise.chosen"] == chosen.place
+    assert run.data.tags["layerwise.registered"] == "models:/chooses/1"
+    assert f"**Chosen on validation.** {chosen.place}." in run.data.tags["mlflow.note.content"]
+
+
+def test_a_finished_study_says_what_is_registered_and_makes_it_whole(
+    lab: Lab, choosing: Study, chose: Outcome, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is answered with the line of its first run; a version that was deleted is made again, and nothing trains."""
+    line = f"registered: chooses version 1 ({chose.chosen.place}), chosen on validation"
+    console = Console()
+    for answer in (running._answer_of(chose), running._finished(choosing, "", lab.root, console)):
+        running._print_answer(choosing, answer, console)
+        assert line in capsys.readouterr().out.splitlines()
+    lab.client.delete_model_version("chooses", "1")
+    assert running._finished(choosing, "", lab.root, console) is None
+    assert (
+        "but not as it was published: 1 registered model missing (models:/chooses/1). Mending it."
+        in capsys.readouterr().out
+    )
+    assert lab.run(choosing).registered == "2"
+    assert fits == []
+    assert lab.client.get_registered_model("chooses").aliases == {"chosen": 2}
+    assert running._finished(choosing, "", lab.root, console) is not None
+
+
+def test_a_choice_that_cannot_be_registered_fails_the_run_and_the_next_registers_it(
+    lab: Lab, choosing: Study, chose: Outcome
+) -> None:
+    """A registered model of the study's name that is somebody else's is left alone, and the answer says why."""
+    asked = choosing.model_copy(update={"name": "taken"})
+    lab.client.create_registered_model("taken")
+    refused = lab.run(asked)
+    assert refused.registered is None
+    assert "there is a registered model 'taken' that was not made by Layerwise" in refused.unpublished[0]
+    assert [run.info.status for run in lab.runs(asked, "study")] == ["FAILED"]
+    assert running._chosen_in_words(asked, running._answer_of(refused)) == (
+        f"chosen on validation: {chose.chosen.place}; not registered: run again to register it"
+    )
+    lab.client.delete_registered_model("taken")
+    assert lab.run(asked).registered == "1"
+    assert [run.info.status for run in lab.runs(asked, "study")] == ["FINISHED"]
+
+
+def test_what_is_not_kept_is_chosen_and_not_registered(lab: Lab, claiming: Study, claimed: Outcome) -> None:
+    """Without models the choice is said all the same, and that nothing is registered."""
+    chosen = chosen_network(claimed.metrics, list(claiming.arms))
+    assert (claimed.chosen, claimed.registered) == (chosen, None)
+    assert lab.client.search_registered_models("name = 'claims'") == []
+    (run,) = lab.runs(claiming, "study")
+    assert run.data.tags["layerwise.chosen"] == chosen.place
+    assert "layerwise.registered" not in run.data.tags
+    assert running._chosen_in_words(claiming, running._answer_of(claimed)) == (
+        f"chosen on validation: {chosen.place}; not registered: track.models: none keeps no model of it"
+    )
+
+
+@pytest.mark.usefixtures("outcome")
+def test_without_a_validation_part_nothing_is_chosen(
+    lab: Lab, asked: Study, outcome: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is registered, and the answer says nothing of a choice."""
+    assert (outcome.chosen, outcome.registered) == (None, None)
+    assert lab.client.search_registered_models("name = 'small'") == []
+    running._print_answer(asked, running._answer_of(outcome), Console())
+    assert "chosen" not in capsys.readouterr().out
+    (run,) = lab.runs(asked, "study")
+    assert "layerwise.chosen" not in run.data.tags
+
+
+def test_numbers_are_chosen_by_r2_and_repeats_have_their_own_version(lab: Lab) -> None:
+    """A regression study's arm run has its best depth; a repeat registers a version, and the alias stays."""
+    data = {"source": "diabetes", "scaling": "standard", "split": {"train": 200, "validation": 100, "test": 142}}
+    asked = small(name="regresses", depth=2, data=data)
+    found = lab.run(asked)
+    assert (found.failures, found.unpublished, found.registered) == ({}, [], "1")
+    choice = chosen_depth(found.metrics, "greedy")
+    own = found.metrics[found.metrics["depth"] == choice.depth]
+    assert choice.mean == own["validation_r2"].mean()
+    (arm,) = lab.runs(asked, "arm")
+    assert (arm.data.metrics["best_depth"], arm.data.metrics["best_depth_validation"]) == (choice.depth, choice.mean)
+    assert "A predictor of numbers" in lab.client.get_model_version("regresses", "1").description
+    assert lab.run(asked, "again").registered == "2"
+    assert lab.client.get_registered_model("regresses").aliases == {"chosen": 1}
+    assert lab.client.get_model_version("regresses", "2").tags["layerwise.repeat"] == "again"
 
 
 # --- stopping ----------------------------------------------------------------------------------------------
@@ -459,6 +652,129 @@ def test_no_look_is_taken_while_seeds_are_missing(lab: Lab, monkeypatch: pytest.
     assert (completed.failures, completed.seeds) == ({}, 20)
     runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+# --- growing -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grows() -> Study:
+    """An arm that ends at depth 3 of at most 5, one that ends at depth 2, and a control of the first."""
+    return ending(track={"models": "final"}, claims={"better": FINAL})
+
+
+@pytest.fixture(scope="module")
+def grown(lab: Lab, grows: Study) -> Outcome:
+    return lab.run(grows)
+
+
+def test_growth_is_settled_as_in_the_plain_loop(lab: Lab, grows: Study, grown: Outcome) -> None:
+    """Scores and verdicts have the bits of `layerwise.run`; runs say how deep arms grew, and are FINISHED."""
+    plain = layerwise.run(grows)
+    assert (grown.failures, grown.unpublished) == ({}, [])
+    pd.testing.assert_frame_equal(grown.metrics, plain.metrics(), check_exact=True)
+    assert grown.verdicts.as_json() == decide(grows, plain.metrics()).as_json()
+    depths = {run.data.tags["layerwise.arm"]: run.data.metrics["final_depth"] for run in lab.runs(grows, "arm")}
+    assert depths == {"greedy": 3, "autoencoder": 2, "end_to_end": 3}
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(grows, kind)]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (run,) = lab.runs(grows, "study")
+    assert layerwise.load(lab.artifact(run, "study.yaml")).digest() == grows.digest()
+
+
+def test_models_of_the_depth_that_growth_ended_at_are_the_final_ones(lab: Lab, grows: Study, grown: Outcome) -> None:
+    """With `track.models: final` each seed keeps the model of the last depth of its arm, whenever it was trained."""
+    names = {(run.data.tags["layerwise.arm"], tuple(sorted(lab.models(run)))) for run in lab.runs(grows, "seed")}
+    assert names == {
+        ("greedy", ("depth-03",)),
+        ("autoencoder", ("depth-02", "depth-02-autoencoder")),
+        ("end_to_end", ("depth-03",)),
+    }
+    assert grown.chosen is not None
+    assert (grown.registered is None) == (grown.chosen.depth != {"autoencoder": 2}.get(grown.chosen.arm, 3))
+
+
+def test_where_growth_ended_and_why_is_said_everywhere(
+    lab: Lab, grows: Study, grown: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answer, asked again too, the pages and the report have the sentence; the claim says which seeds count."""
+    (line, other) = growth_in_words(grows, grown.metrics)
+    console = Console()
+    for answer in (running._answer_of(grown), running._finished(grows, "", lab.root, console)):
+        running._print_answer(grows, answer, console)
+        said = capsys.readouterr().out.splitlines()
+        assert [line, other] == [one for one in said if ": grew to depth " in one]
+        assert any("The first 10 seeds, which settled the depth, do not count." in one for one in said)
+    (run,) = lab.runs(grows, "study")
+    assert line in run.data.tags["mlflow.note.content"]
+    assert line in lab.artifact(run, "report.md").read_text()
+    greedy = next(run for run in lab.runs(grows, "arm") if run.data.tags["layerwise.arm"] == "greedy")
+    assert line in greedy.data.tags["mlflow.note.content"]
+    assert other not in greedy.data.tags["mlflow.note.content"]
+
+
+def test_what_is_shown_of_a_study_that_grew(
+    lab: Lab, grows: Study, grown: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`layerwise show` has the rule, where stored results ended growth, and the depths that are trained, no others."""
+    before = lab.written()
+    show_study(grows, lab.root)
+    said = capsys.readouterr().out
+    assert (
+        "grow   no further layer once the newest is shown to gain less than 0.03 on validation, by the first 10" in said
+    )
+    for line in growth_in_words(grows, grown.metrics):
+        assert f"       {line}" in said
+    assert re.search(r"^0 of \d+ stages left to train", said, re.MULTILINE)
+    assert lab.written() == before
+    show_study(other_data(grows, 77), lab.root)
+    said = capsys.readouterr().out
+    assert "       greedy: not settled yet; what follows is the most" in said
+    assert re.search(r"^5 +add_layer", said, re.MULTILINE)
+
+
+def test_more_seeds_train_the_depths_that_the_first_settled(
+    lab: Lab, grows: Study, grown: Outcome, fits: list[str]
+) -> None:
+    """Another block of seeds trains as many stages as the arms have, and nothing is trained anew."""
+    more = lab.run(grows.model_copy(update={"seeds": 25, "claims": None, "track": Track(models="none")}))
+    assert (more.failures, more.unpublished) == ({}, [])
+    assert len(fits) == 3 + 2 * 2 + 1  # greedy; the autoencoder and a head at each depth; end to end
+    assert more.metrics.groupby("arm")["depth"].max().to_dict() == {"greedy": 3, "autoencoder": 2, "end_to_end": 3}
+    few = more.metrics[more.metrics["seed"] < 12].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few, grown.metrics, check_exact=True)
+
+
+def test_growth_goes_on_where_it_was_cut_short(lab: Lab, grows: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows an arm whose first seeds failed is not trained; the next run settles what an uncut one does."""
+    asked = other_data(grows.model_copy(update={"name": "grows-broken", "claims": None}), 5)
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=2)
+        broken = lab.run(asked)
+    assert broken.failures["greedy, seeds 0-9"] == "Broken: no more memory"
+    for place in ("greedy, seeds 10-19", "end_to_end, seeds 0-9"):
+        assert "not trained: its depth is that of greedy, whose first seeds failed" in broken.failures[place]
+    assert (broken.chosen, set(broken.metrics["depth"])) == (None, {1})
+    completed = lab.run(asked)
+    assert (completed.failures, completed.unpublished) == ({}, [])
+    pd.testing.assert_frame_equal(completed.metrics, layerwise.run(asked).metrics(), check_exact=True)
+    assert {run.info.status for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)} == {"FINISHED"}
+
+
+def test_a_pilot_grows_as_the_study_does(
+    lab: Lab, grows: Study, grown: Outcome, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It trains the depths that the first seeds settle, and says so below the power of each claim."""
+    few = planning.piloted(grows, None)
+    metrics = pilot_study.with_options(result_storage=results_block(environment.results_folder(lab.root)))(few)
+    assert fits == []
+    first = grown.metrics[grown.metrics["seed"] < 10].reset_index(drop=True)
+    pd.testing.assert_frame_equal(metrics, first, check_exact=True)
+    planning._print_plan(grows, few, metrics, Console())
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if ": grew to depth " in line] == growth_in_words(grows, grown.metrics)
+    powers = next(line.split() for line in said if line.startswith("better "))
+    assert powers[1] == ".00", "of ten seeds, none is left to decide a claim about the depth they settle"
 
 
 # --- planning ----------------------------------------------------------------------------------------------
@@ -744,6 +1060,112 @@ def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: py
     second = lab.run(asked)
     assert second.unpublished == []
     assert {run.info.status for run in lab.runs(asked, "study")} == {"FINISHED"}
+
+
+def test_a_prefect_server_that_is_gone_ends_the_run(lab: Lab, monkeypatch: pytest.MonkeyPatch, fits: list[str]) -> None:
+    """No other block is tried, the runs are closed, and the next run trains what is missing."""
+    asked = other_data(small(name="prefectless", depth=2, arms=["greedy", "end_to_end"]), 16)
+
+    def gone() -> None:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    with monkeypatch.context() as patched:
+        before_stage(patched, 2, gone)
+        with pytest.raises(ServerLost):
+            lab.run(asked)
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
+    assert {run.info.status for run in runs} == {"KILLED"}
+    assert len(fits) == 1
+    assert published_once(lab, asked, lab.run(asked))
+    assert len(fits) == 3
+
+
+def nobody() -> str:
+    """The address of a tracking server that is not there."""
+    return f"http://127.0.0.1:{unused_port()}"
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
+    """Let runs try again at once, and wait at their end no longer than this."""
+    for name, value in {"PATIENCE": patience, "LOOK": 0.01, "SHORTEST_PAUSE": 0.0, "LONGEST_PAUSE": 0.0}.items():
+        monkeypatch.setattr(publishing, name, value)
+
+
+def test_without_its_tracker_a_study_is_trained(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracker that is absent all the time costs neither numbers nor training: the next run publishes, once."""
+    asked = other_data(small(name="absent", depth=2, arms=["greedy", "random_frozen"]), 11)
+    with monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", url := nobody())
+        impatient(patched, 0.1)
+        alone = lab.run(asked)
+    assert alone.unpublished == [f"the tracking store {url} does not answer (Connection refused)"]
+    assert running._answer_of(alone).problems == (
+        f"trained, not published: the tracking store {url} does not answer (Connection refused);"
+        " run again to publish it",
+    )
+    assert lab.client.get_experiment_by_name(asked.name) is None
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=1)
+        assert published_once(lab, asked, lab.run(asked))
+    pd.testing.assert_frame_equal(alone.metrics, layerwise.run(asked).metrics(), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "data"), [(2, 12), (3, 13), (4, 14)], ids=["in the first arm", "in the second arm", "at the end"]
+)
+def test_a_tracker_that_appears_gets_everything(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, stage: int, data: int
+) -> None:
+    """What was trained while the tracker was absent arrives in the same run, once, however late it comes."""
+    asked = other_data(small(name=f"appears-{stage}", depth=2, arms=["greedy", "end_to_end"]), data)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody())
+    impatient(monkeypatch, 60)
+    before_stage(monkeypatch, stage, lambda: monkeypatch.delenv("MLFLOW_TRACKING_URI"))
+    if stage == 4:  # of three
+        monkeypatch.setattr(publishing, "answers", lambda _: monkeypatch.delenv("MLFLOW_TRACKING_URI") is None)
+    assert published_once(lab, asked, lab.run(asked))
+
+
+def before_stage(monkeypatch: pytest.MonkeyPatch, number: int, then: Callable[[], object]) -> None:
+    """Let something happen before the n-th stage is trained."""
+    fit, calls = engine.fit, itertools.count(1)
+
+    def with_it(*arguments: Any) -> engine.Fitted:
+        if next(calls) == number:
+            then()
+        return fit(*arguments)
+
+    monkeypatch.setattr(engine, "fit", with_it)
+
+
+def published_once(lab: Lab, asked: Study, outcome: Outcome) -> bool:
+    """Whether every run of a study is FINISHED and holds each of its points and models once."""
+    assert (outcome.failures, outcome.unpublished) == ({}, [])
+    metrics = outcome.metrics
+    runs = [run for kind in ("study", "arm", "seed") for run in lab.runs(asked, kind)]
+    assert len(runs) == 1 + len(asked.arms) * (1 + asked.seeds)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in lab.runs(asked, "seed"):
+        arm, seed = run.data.tags["layerwise.arm"], int(run.data.tags["layerwise.seed"])
+        own = metrics[(metrics["arm"] == arm) & (metrics["seed"] == seed)].set_index("depth")
+        history = lab.history(run)
+        assert history == {name: own[name].to_dict() for name in history}
+        assert {"train_accuracy", "test_loss"} <= history.keys()
+        states = {name: model.status for name, model in lab.models(run).items()}
+        assert states == {f"depth-{depth:02d}": "READY" for depth in own.index}
+        assert len(run.outputs.model_outputs) == len(states)
+    return True
+
+
+def test_a_tracker_that_refuses_ends_a_study_before_training(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, fits: list[str]
+) -> None:
+    """Wrong credentials are no absence: nothing trains, and what the server said is said."""
+    with Proxy(0, lambda _: "401") as guarded:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.url)
+        with pytest.raises(TrackingError, match=r"cannot be used .+ error code 401"):
+            lab.run(other_data(small(name="refused"), 15))
+    assert fits == []
 
 
 @pytest.mark.parametrize("learning_rate", [1e6, 1e25], ids=["infinite", "not a number"])

@@ -25,10 +25,12 @@ def curve(decided: list[float], supported: list[float] | None = None) -> pd.Data
         ([0.1, 0.2, 0.3, 0.95], 87),
         ([0.9, 1.0, 1.0, 1.0], 10),
         ([0.1, 0.2, 0.3, 0.4], None),
+        ([0.9, 0.5, 0.1, 0.0], None),  # more seeds tell that outcomes are unlike, and leave the claim undecided
+        ([0.9, 0.4, 0.9, 1.0], 36),
     ],
 )
 def test_the_number_with_the_power_wanted(decided: list[float], expected: int | None) -> None:
-    """It lies on a straight line between two that were tried; where none reaches the power there is no number."""
+    """It lies on a straight line between two that were tried, and more seeds have the power too, or there is none."""
     assert seeds_for(curve(decided), 0.8) == expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,8 +12,9 @@ import pandas as pd
 import pytest
 
 import layerwise
-from layerwise import answers, datasets, engine, identity, models, network, pretraining, stages
+from layerwise import datasets, engine, identity, models, network, pretraining, scoring, stages
 from layerwise.answers import Memory
+from layerwise.selection import chosen_network
 from layerwise.stages import Block, Depth
 from tests.studies import small
 
@@ -337,7 +339,7 @@ def test_more_seeds_leave_finished_blocks_as_they_are():
     assert identity.greedy_digest(few, 1, "") == identity.greedy_digest(first, 1, "")
     assert (few.reported, first.reported, second.reported) == (3, 10, 2)
     depth = next(pretraining.depths(second, datasets.generate(study.data)))
-    assert [row["seed"] for row in answers.rows(depth)] == [10, 11]
+    assert [row["seed"] for row in depth.records()] == [10, 11]
 
 
 def test_adding_a_layer_costs_the_same_at_every_depth(monkeypatch: pytest.MonkeyPatch):
@@ -420,3 +422,24 @@ def test_models_say_what_is_frozen():
     }
     assert trainable("random_frozen") == {"depth-03": [False, False, False, True]}
     assert trainable("end_to_end") == {"depth-03": [True, True, True, True]}
+
+
+def test_what_overflows_on_test_rows_alone_selects_nothing(monkeypatch: pytest.MonkeyPatch):
+    """A seed that overflows on test rows only has no test scores; it has not diverged, and every choice is the same."""
+    split = {"source": "blobs", "samples": 120, "split": {"train": 60, "validation": 20, "test": 40}}
+    study, score = small(depth=2, data=split), scoring.classification_scores
+    plain = layerwise.run(study).metrics()
+
+    def overflowing(*arguments: Any) -> dict[str, np.ndarray]:
+        found = score(*arguments)
+        found["test_loss"][0] = np.inf
+        return found
+
+    monkeypatch.setattr(scoring, "classification_scores", overflowing)
+    hit = layerwise.run(study).metrics()
+    first = hit["seed"] == 0
+    assert not hit["diverged"].any()
+    assert hit.loc[first, ["test_accuracy", "test_loss"]].isna().all(axis=None)
+    others = [name for name in plain if not name.startswith("test_")]
+    pd.testing.assert_frame_equal(hit[others], plain[others])
+    assert chosen_network(hit, ["greedy"]) == chosen_network(plain, ["greedy"])

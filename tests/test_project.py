@@ -418,7 +418,7 @@ def test_scripts_are_executable() -> None:
 
 
 def test_wheel_holds_the_packages_and_the_studies(tmp_path: Path) -> None:
-    """A wheel holds the three packages, and every ready-made study where the loader looks for it."""
+    """A wheel holds the three packages, the report's templates, and every ready-made study where it is looked for."""
     names = _built(tmp_path, "standard")
     studies = {f"layerwise/{path.relative_to(ROOT)}" for path in (ROOT / "studies").glob("*.yaml")}
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
@@ -428,6 +428,9 @@ def test_wheel_holds_the_packages_and_the_studies(tmp_path: Path) -> None:
     }
     assert studies
     assert {name for name in names if name.endswith(".yaml")} == studies
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "layerwise/report/templates").iterdir()}
+    assert {name for name in names if "/templates/" in name} == templates
+    assert len(templates) == 3
 
 
 def test_editable_install_exposes_the_packages_alone(tmp_path: Path) -> None:

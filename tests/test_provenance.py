@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from layerwise.study import parse
 from tasks import provenance
+from tests.studies import small, small_document
 
 
 @pytest.fixture
@@ -21,6 +25,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "requirements.lock").write_text("numpy==2.4.0\n")
+    (folder / "layerwise").mkdir()
+    (folder / "layerwise" / "engine.py").write_text("steps = 1\n")
     identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
     for words in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "Begin"]):
         subprocess.run(["git", "-C", str(folder), *words], check=True)
@@ -49,6 +55,51 @@ def test_commit_and_changes_are_told(checkout: Path) -> None:
     assert (tags["layerwise.git_commit"], tags["layerwise.git_dirty"]) == (head.stdout.strip(), "false")
     (checkout / "new.py").touch()
     assert provenance.provenance()["layerwise.git_dirty"] == "true"
+
+
+def changes() -> str:
+    return provenance.provenance()["layerwise.git_changes"]
+
+
+def test_changes_of_the_code_have_a_digest(checkout: Path) -> None:
+    """It follows from the content of changed, new and deleted files of the code alone, whatever git's settings."""
+    assert changes() == "none"
+    (checkout / "README.md").write_text("Other words.\n")
+    assert changes() == "none"
+    code = checkout / "layerwise" / "engine.py"
+    code.write_text("steps = 2\n")
+    changed = changes()
+    subprocess.run(["git", "-C", str(checkout), "config", "diff.noprefix", "true"], check=True)
+    subprocess.run(["git", "-C", str(checkout), "add", "."], check=True)
+    assert re.fullmatch("[0-9a-f]{32}", changed)
+    assert changes() == changed
+    code.write_text("steps = 3\n")
+    other = changes()
+    code.unlink()
+    deleted = changes()
+    code.write_text("steps = 1\n")
+    assert changes() == "none"
+    (checkout / "layerwise" / "new.py").write_text("steps = 2\n")
+    new = changes()
+    assert len({changed, other, deleted, new, "none"}) == 5
+
+
+def test_what_is_the_user_s_own_is_told_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of own data the SHA-256, of own functions a digest of their file; generated data and our layers need none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert provenance.inputs(small()) == {}
+    table, layers = tmp_path / "rows.csv", tmp_path / "own_gates.py"
+    table.write_text("a,b\n" + "".join(f"{number % 7},{'yes' if number % 3 else 'no'}\n" for number in range(60)))
+    layers.write_text("def gated():\n    return []\n")
+    data = {"source": "table", "path": "rows.csv", "target": "b"}
+    network = {"layers": [{"kind": "custom", "function": "own_gates:gated"}]}
+    study = parse(small_document(data=data, network=network, training={"batch_size": 8}), folder=tmp_path)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (table, layers)]
+    assert provenance.inputs(study) == {
+        "layerwise.data_sha256": hashlib.sha256(bytes.fromhex(digests[0])).hexdigest(),
+        "layerwise.code": json.dumps({"own_gates:gated": digests[1][:32]}),
+    }
 
 
 def test_lock_is_told_by_its_content(checkout: Path) -> None:
@@ -82,7 +133,7 @@ def test_what_cannot_be_found_out_is_left_out(checkout: Path, monkeypatch: pytes
     """Without git, a repository, or an answer, the commit is left out; everything else is told."""
     state(checkout, monkeypatch)
     tags = provenance.provenance()
-    assert not {"layerwise.git_commit", "layerwise.git_dirty"} & tags.keys()
+    assert not {"layerwise.git_commit", "layerwise.git_dirty", "layerwise.git_changes"} & tags.keys()
     assert {"layerwise.version", "layerwise.lock_digest", "layerwise.machine"} <= tags.keys()
 
 

@@ -12,10 +12,12 @@ from mlflow import MlflowClient
 
 from flows import environment
 from layerwise import datasets, models, stages
+from layerwise.costs import COLUMNS
 from layerwise.stages import Depth, Evaluation, StageResult
 from layerwise.statistics import summarise
 from layerwise.study import Study
 from tasks import publishing
+from tasks.tracking.answers import COSTS, stored_table
 from tasks.tracking.store import open_store
 from tests.studies import small
 
@@ -139,6 +141,29 @@ def test_a_depth_has_one_template() -> None:
     first, second = (publishing._template(models.architecture(network, data)) for network in kept)
     assert second is first
     assert len(first.slots) == 6
+
+
+def test_costs_of_the_same_stages_stay_as_they_were_sent(
+    store: tuple[Path, MlflowClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages that are trained again, after results were cleaned, keep the times sent first; others replace them."""
+    root, client = store
+    monkeypatch.setenv("LAYERWISE_ROOT", str(root))
+    tree = publishing.open_tree.fn(small(name="costly"), "")
+    publisher, run_id = publishing.Publisher(client, tree), tree.study_run_id
+
+    def costs(seconds: float, depths: int) -> pd.DataFrame:
+        rows = [("greedy", "", "base", depth, 1, seconds, np.nan) for depth in range(1, depths + 1)]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    first = publishing._publish_costs(publisher, run_id, costs(1.5, 2))
+    again = publishing._publish_costs(publisher, run_id, costs(9.5, 2))
+    assert first["seconds"].tolist() == again["seconds"].tolist() == [1.5, 1.5]
+    assert publishing._publish_costs(publisher, run_id, costs(9.5, 3))["seconds"].tolist() == [9.5] * 3
+    stored = stored_table(client, client.get_run(run_id), COSTS)
+    assert stored is not None
+    assert stored["seconds"].tolist() == [9.5] * 3
+    publishing.close_tree.fn(tree, "KILLED")
 
 
 def test_a_collapse_is_tagged_with_the_first_depth_it_was_seen_at(

@@ -51,7 +51,7 @@ def test_study_file_is_a_study():
     study = parse(yaml.safe_load(first))
     assert (study.name, study.depth, study.seeds) == ("four-blobs", 4, 20)
     assert "depth 4 in all" in first
-    assert set(study.model_dump()) - set(yaml.safe_load(first)) == {"arms", "alpha", "stop"}
+    assert set(study.model_dump()) - set(yaml.safe_load(first)) == {"arms", "alpha", "stop", "grow"}
     arms = parse(yaml.safe_load(second)).arms
     assert list(arms) == ["denoising", "scratch", "random_frozen", "end_to_end"]
     layers = parse(yaml.safe_load(third)).network.hidden

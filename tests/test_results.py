@@ -26,7 +26,8 @@ from prefect.results import ResultRecord, ResultRecordMetadata, ResultStore
 from prefect.serializers import JSONSerializer, PickleSerializer
 
 from flows import environment, server
-from tasks import owners, results
+from layerwise.stages import Evaluation, StageResult
+from tasks import owners, records, results
 from tasks.results import ResultFolder, ResultProblem, StageSerializer, read_back, results_block, stage_task
 from tests.test_server import CHECKOUT, clean_environ, used_root
 
@@ -157,7 +158,7 @@ def test_dataclass_that_has_changed_since_is_refused(change: dict[str, str]) -> 
     _, value, arrays = StageSerializer().dumps(Stage(1, ())).split(b"\n")
     for old, new in change.items():
         value = value.replace(f'"{old}":'.encode(), f'"{new}":'.encode())
-    text = b"\n".join((results._sha256(value, arrays), value, arrays))
+    text = b"\n".join((records.sha256(value, arrays), value, arrays))
     if list(change.values()) == list(change):
         assert StageSerializer().loads(text)
     else:
@@ -165,6 +166,22 @@ def test_dataclass_that_has_changed_since_is_refused(change: dict[str, str]) -> 
             ValueError, match=r"Stage was stored with \[.*\], but has \['below', 'depth', 'weights'\] now"
         ):
             StageSerializer().loads(text)
+
+
+def test_results_from_before_a_field_came_stay_good() -> None:
+    """A stage and its scores that were stored without peak memory, or time, are read as they are, it being unknown."""
+    stage = StageResult("base", 1, (np.ones(1),), (), np.zeros((1, 2)), np.zeros(1, bool), "", "ab", 7, 1.5, 4096)
+    scores = Evaluation(1, {"test_loss": np.ones(1)}, np.zeros(1, bool), np.zeros(1, bool), "cd", 8, 0.5, 4096)
+    assert there_and_back([stage, scores])[0].peak_memory == 4096
+    _, value, arrays = StageSerializer().dumps([stage, scores]).split(b"\n")
+    for came_since in (b', "peak_memory": 4096', b', "seconds": 0.5'):
+        assert came_since in value
+        value = value.replace(came_since, b"")
+    old_stage, old_scores = StageSerializer().loads(b"\n".join((records.sha256(value, arrays), value, arrays)))
+    assert (old_stage.seconds, old_stage.peak_memory) == (1.5, None)
+    assert (old_scores.seconds, old_scores.peak_memory) == (None, None)
+    assert same(old_stage.hidden, stage.hidden)
+    assert same(old_scores.metrics, scores.metrics)
 
 
 # --- records <-> files ------------------------------------------------------------------------------------
@@ -178,7 +195,7 @@ def record(value: Any, serializer: Any = None, key: str = DIGEST) -> bytes:
 
 def envelope(content: bytes) -> bytes:
     """A file whose checksum is right, whatever it holds."""
-    return results.MAGIC + b" " + results._sha256(content) + b"\n" + content
+    return records.envelope(content)
 
 
 class Touch:

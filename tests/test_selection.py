@@ -8,9 +8,11 @@ import inspect
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import layerwise.selection
-from layerwise.selection import SEEN, chosen_depth, gain_is_over
+from layerwise.selection import SEEN, chosen_depth, chosen_network, gain
+from layerwise.statistics import t_interval
 from layerwise.study import StudyError
 
 
@@ -37,6 +39,7 @@ def test_the_smallest_depth_within_one_standard_error():
     assert (choice.depth, choice.best_depth, choice.seeds) == (2, 3, 4)
     assert (choice.shortfall, choice.error) == (pytest.approx(0.01), pytest.approx(0.01))
     assert choice.mean == pytest.approx(0.82)
+    assert (choice.low, choice.high) == t_interval(np.array([0.80, 0.82, 0.84, 0.82]))
 
 
 def test_pairing_decides_not_the_spread_over_seeds():
@@ -55,6 +58,15 @@ def test_the_fine_tuned_network_is_what_an_arm_leaves():
     assert chosen_depth(metrics, "greedy").mean == pytest.approx(0.95)
     metrics["fine_tuned_validation_loss"] = np.nan
     assert chosen_depth(metrics, "greedy").depth == 1
+
+
+def test_a_depth_that_shares_no_seed_with_the_best_is_no_candidate():
+    """Where other seeds are intact than at the best depth, nothing tells what the depth falls short by."""
+    metrics = validated({1: [0.8, 0.8, 0.8, 0.8], 2: [0.8, 0.8, 0.8, 0.8], 3: [0.9, 0.9, 0.8, 0.8]})
+    lost = ((metrics["depth"] == 1) & (metrics["seed"] < 2)) | ((metrics["depth"] == 3) & (metrics["seed"] > 1))
+    metrics.loc[lost, "collapsed"] = True
+    choice = chosen_depth(metrics, "greedy")
+    assert (choice.depth, choice.best_depth, choice.seeds) == (3, 3, 2)
 
 
 def test_broken_seeds_do_not_choose():
@@ -82,6 +94,48 @@ def test_numbers_choose_by_r2():
     metrics = validated({1: [0.80, 0.81, 0.82], 2: [0.90, 0.91, 0.91]})
     numbers = metrics.rename(columns=lambda name: name.replace("accuracy", "r2"))
     assert chosen_depth(numbers, "greedy") == chosen_depth(metrics, "greedy")
+    assert chosen_network(numbers, ["greedy"]) == chosen_network(metrics, ["greedy"])
+
+
+def two_arms(**columns) -> pd.DataFrame:
+    """Metrics of two arms, of which the second is better at the depth that each is taken at."""
+    greedy = validated({1: [0.80, 0.82, 0.84], 2: [0.80, 0.82, 0.84]})
+    deep = validated({1: [0.60, 0.61, 0.62], 2: [0.86, 0.88, 0.88], 3: [0.90, 0.86, 0.90]}).assign(arm="deep")
+    return pd.concat([greedy, deep], ignore_index=True).assign(**columns)
+
+
+def test_the_best_seed_of_the_best_arm_at_its_chosen_depth_is_chosen():
+    """Arms are compared by the mean at the depth chosen for each; of equal seeds the lowest is taken."""
+    chosen = chosen_network(two_arms(), ["greedy", "deep"])
+    assert (chosen.place, chosen.score, chosen.intact) == ("deep, depth 2, seed 1", 0.88, 3)
+    assert [(one.arm, one.depth) for one in chosen.choices] == [("greedy", 1), ("deep", 2)]
+    assert chosen.choice == chosen_depth(two_arms(), "deep")
+    assert chosen.choice.best_depth == 3
+
+
+def test_of_equal_arms_the_first_is_chosen():
+    """The order in which the study names its arms settles a tie."""
+    same = validated({1: [0.8, 0.9, 0.7]})
+    both = pd.concat([same.assign(arm="late"), same], ignore_index=True)
+    assert chosen_network(both, ["greedy", "late"]).place == "greedy, depth 1, seed 1"
+    assert chosen_network(both, ["late", "greedy"]).place == "late, depth 1, seed 1"
+
+
+def test_a_broken_seed_is_not_chosen():
+    """The seed with the best score is passed over where it collapsed or its validation loss is no number."""
+    metrics = validated({1: [0.7, 0.99, 0.98, 0.8]})
+    metrics.loc[1, "collapsed"], metrics.loc[2, "validation_loss"] = True, np.inf
+    chosen = chosen_network(metrics, ["greedy"])
+    assert (chosen.seed, chosen.intact) == (3, 2)
+
+
+def test_an_arm_without_enough_intact_seeds_is_left_out():
+    """The others are chosen among; where there is none, the refusal is that of the first arm."""
+    metrics = two_arms()
+    metrics.loc[metrics["arm"] == "deep", "collapsed"] = True
+    assert chosen_network(metrics, ["deep", "greedy"]).place == "greedy, depth 1, seed 2"
+    with pytest.raises(StudyError, match="deep: no depth has two intact seeds"):
+        chosen_network(two_arms(collapsed=True), ["deep", "greedy"])
 
 
 @pytest.mark.parametrize("hidden", ["nan", "reversed", "untouchable"])
@@ -97,8 +151,8 @@ def test_no_choice_reads_a_test_score(hidden: str):
         }[hidden]
         veiled[name] = column
     assert chosen_depth(veiled, "greedy") == chosen_depth(plain, "greedy")
-    assert gain_is_over(veiled, "greedy", depth=2, margin=0.2, first_seeds=3)
-    assert not gain_is_over(veiled, "greedy", depth=2, margin=0.01, first_seeds=3)
+    assert chosen_network(veiled, ["greedy"]) == chosen_network(plain, ["greedy"])
+    assert gain(veiled, "greedy", depth=2, first_seeds=3) == gain(plain, "greedy", depth=2, first_seeds=3)
 
 
 def test_nothing_in_the_module_names_a_test_score():
@@ -106,15 +160,37 @@ def test_nothing_in_the_module_names_a_test_score():
     assert not [name for name in SEEN if "test" in name or "train" in name]
     public = [value for name, value in vars(layerwise.selection).items() if inspect.isfunction(value)]
     readers = [value for value in public if 'metrics["' in inspect.getsource(value)]
-    assert {reader.__name__ for reader in readers} <= {"_validation_scores", "gain_is_over"}
+    assert {reader.__name__ for reader in readers} <= {"_validation_scores", "gain"}
     assert not [value for value in public if "test_" in inspect.getsource(value)]
+
+
+def test_a_gain_is_over_where_it_is_shown_to_be_less_than_a_layer_is_worth():
+    """The rule looks at the one-sided 95 % upper t limit of the mean paired gain, not at the mean."""
+    metrics = validated({1: [0.80, 0.79, 0.81], 2: [0.83, 0.82, 0.85]})
+    found = gain(metrics, "greedy", depth=2, first_seeds=3)
+    gains = np.array([0.03, 0.03, 0.04])
+    limit = gains.mean() + stats.t.ppf(0.95, 2) * gains.std(ddof=1) / np.sqrt(3)
+    assert (found.mean, found.limit, found.seeds) == (pytest.approx(gains.mean()), pytest.approx(limit), 3)
+    assert not found.is_over(limit - 1e-6)
+    assert found.is_over(limit + 1e-6)
+
+
+def test_growth_is_over_where_most_seeds_broke():
+    """No layer is put on networks of which more than half have broken, however well the others do."""
+    metrics = validated({1: [0.5, 0.5, 0.5, 0.5], 2: [0.8, 0.9, 0.8, 0.9]})
+    metrics.loc[(metrics["depth"] == 2) & (metrics["seed"] < 2), "validation_loss"] = np.nan
+    found = gain(metrics, "greedy", depth=2, first_seeds=4)
+    assert (found.first, found.intact, found.is_over(0.01)) == (4, 2, False)
+    metrics.loc[(metrics["depth"] == 2) & (metrics["seed"] == 2), "collapsed"] = True
+    found = gain(metrics, "greedy", depth=2, first_seeds=4)
+    assert (found.intact, found.is_small(0.01), found.is_over(0.01)) == (1, False, True)
 
 
 def test_seeds_that_come_later_do_not_call_a_gain_over():
     """Whether a further layer is worth it is settled by the first block of seeds."""
     metrics = validated({1: [0.80, 0.79, 0.81, 0.1], 2: [0.83, 0.82, 0.85, 0.9]})
-    assert gain_is_over(metrics, "greedy", depth=2, margin=0.06, first_seeds=3)
-    assert not gain_is_over(metrics, "greedy", depth=2, margin=0.06, first_seeds=4)
+    assert gain(metrics, "greedy", depth=2, first_seeds=3).is_over(0.06)
+    assert not gain(metrics, "greedy", depth=2, first_seeds=4).is_over(0.06)
 
 
 @pytest.mark.parametrize(
@@ -141,4 +217,4 @@ def test_what_cannot_be_chosen_is_refused_in_one_line(metrics: pd.DataFrame, arm
 def test_a_gain_needs_both_depths():
     """Asking for the gain of a depth that was not trained is refused."""
     with pytest.raises(StudyError, match="no validation scores at depth 2 and 3"):
-        gain_is_over(validated({1: [0.8, 0.8], 2: [0.8, 0.8]}), "greedy", depth=3, margin=0.1, first_seeds=2)
+        gain(validated({1: [0.8, 0.8], 2: [0.8, 0.8]}), "greedy", depth=3, first_seeds=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import functools
 import json
 import os
@@ -11,29 +12,33 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
+import httpx
 import pytest
 
 from flows import environment, server
-from flows.server import ServerProblem
+from flows.server import ServerLost, ServerProblem
 
 CHECKOUT = Path(__file__).parents[1]
 
 START = """
-import sys
+import os, sys
 from pathlib import Path
 from flows import environment, server
 root = Path(sys.argv[1])
 environment.prepare(root)
 with server.start(root) as running:
     running.wait_ready()
-    print(running.pid, running.url, flush=True)
+    print(running.pid, running.url, os.environ["PREFECT_API_AUTH_STRING"], flush=True)
     {then}
 """
 
@@ -177,11 +182,13 @@ def small_run() -> Ended:
     return Ended(ended.stdout, ended.stderr, ended.returncode, root, tuple(calls.read_text().split()))
 
 
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
-    """Prefect's answer to a question, as JSON."""
+def ask(url: str, body: dict[str, Any] | None = None, login: str | None = None) -> Any:
+    """Prefect's answer to a question, as JSON; by default with the word that this process has for its server."""
     data = None if body is None else json.dumps(body).encode()
+    word = base64.b64encode((login or os.environ.get("PREFECT_API_AUTH_STRING", "")).encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {word}"}
     assert url.startswith("http://127.0.0.1:")
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - just checked
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - just checked
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
         return json.load(answer)
 
@@ -226,11 +233,11 @@ def test_a_run_and_its_stages_can_be_seen_later() -> None:
     root = small_run().root
     with run_python(START.format(then="sys.stdin.read()"), root) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().split()[1]
-        (run,) = ask(f"{url}/flow_runs/filter", {})
-        tasks = ask(f"{url}/task_runs/filter", {})
-        graph = ask(f"{url}/flow_runs/{run['id']}/graph-v2")
-        logs = ask(f"{url}/logs/filter", {})
+        _, url, login = process.stdout.readline().split()
+        (run,) = ask(f"{url}/flow_runs/filter", {}, login)
+        tasks = ask(f"{url}/task_runs/filter", {}, login)
+        graph = ask(f"{url}/flow_runs/{run['id']}/graph-v2", login=login)
+        logs = ask(f"{url}/logs/filter", {}, login)
         process.communicate()
     assert run["state_type"] == "COMPLETED"
     assert Counter(task["state_name"] for task in tasks) == {"Completed": 2}
@@ -239,13 +246,29 @@ def test_a_run_and_its_stages_can_be_seen_later() -> None:
     assert any("Completed" in entry["message"] for entry in logs)
 
 
+@pytest.mark.usefixtures("away")
+def test_nobody_else_on_the_machine_is_answered(tmp_path: Path) -> None:
+    """Without the word that the command and its server share, the API says nothing, and each server has its own."""
+    words = []
+    for number in range(2):
+        with server.start(used_root(tmp_path / str(number))) as running:
+            running.wait_ready()
+            assert ask(f"{running.url}/flow_runs/filter", {}) == []
+            for other in ("layerwise:", "layerwise:guess", *words):
+                with pytest.raises(HTTPError, match="401: Unauthorized"):
+                    ask(f"{running.url}/flow_runs/filter", {}, other)
+            words.append(os.environ["PREFECT_API_AUTH_STRING"])
+        assert "PREFECT_API_AUTH_STRING" not in os.environ
+    assert all(len(word) > 40 for word in words)
+
+
 @pytest.mark.chaos
 def test_server_outlives_ctrl_c_but_not_its_command(tmp_path: Path) -> None:
     """Ctrl-C leaves the command its server, to report with; SIGKILL of the command's group leaves none."""
     survive = "import signal; signal.signal(signal.SIGINT, lambda *_: None); sys.stdin.read()"
     with run_python(START.format(then=survive), used_root(tmp_path)) as process:
         assert process.stdout is not None
-        pid, url = process.stdout.readline().split()
+        pid, url, _ = process.stdout.readline().split()
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.5)
         assert ask(f"{url}/health") is True
@@ -313,6 +336,80 @@ def test_server_is_named_from_start_to_stop(tmp_path: Path) -> None:
     assert "PREFECT_API_URL" not in os.environ
     assert get_current_settings().api.url is None
     assert running.pid is None
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for a server which is there."""
+    monkeypatch.setattr(server, "_answers", lambda _: True)
+    monkeypatch.setattr(server, "_server_is_gone", threading.Event())
+    with subprocess.Popen(["sleep", "60"]) as child:
+        yield child
+        child.kill()
+
+
+def test_the_end_of_our_server_ends_what_it_serves(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """Whatever a flow waits for, its server's end wakes it: one line says so, and Prefect is no longer tried again."""
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+
+    before = signal.getsignal(server._LOST)
+    running = server.Server("http://127.0.0.1:9/api", tmp_path / "server.log", child)
+    ended = (
+        "^Prefect's server ended with status -9 during the run, see .*/server.log; nothing finished is lost: run again"
+    )
+    retries = []
+
+    def flow() -> None:
+        try:
+            threading.Event().wait(60)
+        except ServerLost:
+            retries.append(PREFECT_CLIENT_MAX_RETRIES.value())
+            raise
+
+    threading.Timer(1, child.kill).start()
+    with pytest.raises(ServerProblem, match=ended), running.ready():
+        flow()
+    assert retries == [0]
+    assert PREFECT_CLIENT_MAX_RETRIES.value() > 0
+    assert signal.getsignal(server._LOST) is before
+
+
+def test_a_server_that_ends_after_its_flow_disturbs_nobody(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """Once the flow is over nobody is woken, and what the flow itself failed of is left as it is."""
+    running = server.Server("http://127.0.0.1:9/api", tmp_path / "server.log", child)
+    with pytest.raises(ValueError, match="its own"), running.ready():
+        raise ValueError("its own")
+    child.kill()
+    child.wait()
+    time.sleep(0.2)
+
+
+@pytest.mark.usefixtures("child")
+def test_a_teams_server_that_goes_away_is_told_by_what_fails() -> None:
+    """An error that comes from Prefect's client having nobody to talk to is one line; any other stays what it is."""
+    running = server.Server("http://team:4200/api")
+    gone = "^Prefect's server at http://team:4200/api does not answer any more; nothing finished is lost: run again"
+    with pytest.raises(ServerProblem, match=gone), running.ready():
+        raise RuntimeError("a task could not begin") from httpx.ConnectError("All connection attempts failed")
+    with pytest.raises(RuntimeError, match="its own"), running.ready():
+        raise RuntimeError("its own")
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_process_whose_server_is_gone_ends_at_once(gone: bool) -> None:
+    """Prefect's threads would try for minutes to deliver their news; what was printed and the status are not lost."""
+    script = f"""
+import atexit
+from flows import server
+atexit.register(print, "waited")
+if {gone}:
+    server._server_is_gone.set()
+print("said", end=" ")
+server.end_process(7)
+"""
+    with run_python(script) as process:
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out.split()) == (7, ["said"] if gone else ["said", "waited"])
 
 
 @pytest.mark.usefixtures("away")

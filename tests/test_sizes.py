@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from layerwise import sizes
@@ -37,6 +41,20 @@ def test_the_estimate_counts_each_part():
     assert parts["inputs"] == 1000 * 500 * (4 + 16 + 8)
     assert parts["features"] == 3 * 1000 * 500 * 4
     assert parts["weights"] == 5 * (500 * 500 + 500 * 3) * 4
+
+
+def test_peak_memory_is_in_bytes():
+    """A process that held 400 MB has held as many bytes, whatever the one that started it held; so say both sources."""
+    script = (
+        "import numpy, pathlib; from layerwise import sizes; numpy.ones(50_000_000); print(sizes.peak_bytes());"
+        "sizes.STATUS = pathlib.Path('nowhere'); print(sizes.peak_bytes())"
+    )
+    own = np.ones(100_000_000)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    exact, usage = map(int, done.stdout.split())
+    assert own.nbytes == 800e6
+    assert 400e6 < exact < 700e6
+    assert exact <= usage < 8e9
 
 
 def test_too_large_a_study_is_refused_with_both_numbers():

@@ -12,9 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
 import layerwise.statistics
 from layerwise.statistics import (
+    MOST_NAMED,
     bootstrap_interval,
     describe,
     difference_beyond,
@@ -24,6 +29,7 @@ from layerwise.statistics import (
     exact_rate,
     fewest_seeds,
     holm,
+    in_words,
     interquartile_mean,
     mcnemar,
     mcnemar_power,
@@ -152,6 +158,14 @@ def test_wilson_interval_is_newcombes(count, seeds, low, high):
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 20])
+def test_wilson_interval_is_scipys(count):
+    """The interval of a share, at any level, is the one that scipy computes for itself."""
+    for confidence in (0.9, 0.95, 0.99):
+        found, expected = share(count, 20, confidence), stats.binomtest(count, 20).proportion_ci(confidence, "wilson")
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
 def test_probability_above_counts_ties_half():
     """P(A > B) is the share of seeds on which A is ahead, and half of those that tie."""
     found = probability_above(np.array([0.2, 0.1, 0.0, -0.1]))
@@ -237,6 +251,15 @@ def test_mcnemar_of_a_published_example():
     assert mcnemar(first, first) == 1.0
 
 
+def test_mcnemar_is_statsmodels():
+    """With two sides the p-value is that of statsmodels, for every division of twelve seeds."""
+    for only_first, only_second in itertools.product(range(7), repeat=2):
+        first = np.array([True] * only_first + [False] * (12 - only_first))
+        second = np.roll(np.array([True] * only_second + [False] * (12 - only_second)), only_first)
+        expected = statsmodels_mcnemar([[0, only_first], [only_second, 12 - only_first - only_second]]).pvalue
+        assert mcnemar(first, second) == pytest.approx(expected)
+
+
 def test_exact_rate_is_binomial():
     """That none of 30 seeds has an outcome of rate .1 has probability .9^30."""
     assert exact_rate(0, 30, 0.1, "less") == pytest.approx(0.9**30)
@@ -246,6 +269,15 @@ def test_exact_rate_is_binomial():
 def test_equivalence_of_a_published_example():
     """The sleep data within half an hour: t(9) = 2.777, p = .989 (Caldwell, TOSTER, "Introduction to t_TOST")."""
     assert float(equivalence(SLEEP, 0.5)) == pytest.approx(0.989, abs=5e-4)
+
+
+def test_equivalence_is_statsmodels():
+    """Two one-sided tests of paired arms have the p-value that statsmodels gives."""
+    first, second = np.random.default_rng(7).normal(size=(2, 20))
+    for margin in (0.2, 0.5, 1.0):
+        assert float(equivalence(first - second, margin)) == pytest.approx(
+            float(ttost_paired(first, second, -margin, margin)[0])
+        )
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.05, 0.01])
@@ -259,6 +291,20 @@ def test_difference_beyond_is_the_other_side():
     """Far outside the margin the difference is shown, and equivalence is not; inside it is the other way round."""
     assert float(difference_beyond(SLEEP, 0.5)) == pytest.approx(2 * stats.t.sf((1.58 - 0.5) / 0.3889, 9), rel=1e-3)
     assert float(difference_beyond(SLEEP, 2.0)) == 1.0
+
+
+@pytest.mark.parametrize("side", ["greater", "less"])
+def test_one_sided_tests_of_means_are_scipys(side):
+    """Many samples tested at once have the p-values that scipy's t-test gives each."""
+    samples = np.random.default_rng(8).normal(0.2, 1, size=(3, 4, 12))
+    assert mean_test(samples, side) == pytest.approx(stats.ttest_1samp(samples, 0, axis=-1, alternative=side).pvalue)
+
+
+def test_values_that_hardly_differ_are_tested_without_a_warning():
+    """Scores that are equal up to rounding decide as equal ones do."""
+    values = np.array([0.1 + 0.2, 0.3, 0.3, 0.3])
+    assert float(mean_test(values, "greater")) == pytest.approx(0.0, abs=1e-12)
+    assert t_interval(values) == pytest.approx((0.3, 0.3))
 
 
 def test_values_without_spread_decide():
@@ -275,6 +321,14 @@ def test_holm_of_a_published_example():
     adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
     assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert (holm(np.array([[0.01, 0.04, 0.03, 0.005], [1.0, 0.9, 0.8, 0.7]]))[1] == 1.0).all()
+
+
+def test_holm_is_statsmodels():
+    """Each of many families, ties and ones among them, has the adjusted p-values that statsmodels gives it alone."""
+    families = np.random.default_rng(9).uniform(size=(50, 6)) ** 3
+    families[:10, :2], families[5] = 0.01, 1.0
+    expected = [multipletests(family, method="holm")[1] for family in families]
+    assert holm(families) == pytest.approx(np.array(expected))
 
 
 def test_slopes_are_least_squares():
@@ -359,10 +413,34 @@ def test_seeds_for_a_mean_are_those_of_the_tables(effect, level, seeds):
     assert fewest_seeds(lambda count: mean_power(effect, count, level)) == seeds
 
 
+@pytest.mark.parametrize("effect", [0.05, 0.3, 1.0, 2.5])
+def test_seeds_for_a_mean_are_where_statsmodels_solves_for_them(effect):
+    """The fewest whole pairs are those just above the root of the power equation."""
+    root = TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8, alternative="larger")
+    assert fewest_seeds(lambda count: mean_power(effect, count, 0.05)) == math.ceil(root)
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.5, 10), (-0.3, 25), (1.5, 6), (0.02, 20_000), (3.0, 1_000)])
+def test_power_of_a_mean_is_noncentral(effect, seeds):
+    """The power is the chance that a noncentral t lies beyond the critical value, far out and for many seeds too."""
+    critical, shift = stats.t.isf(0.05, seeds - 1), effect * math.sqrt(seeds)
+    # A noncentral t is a shifted normal value over a chi, and that is integrated here.
+    spread = np.linspace(*stats.chi.ppf([1e-12, 1 - 1e-12], seeds - 1), 20_001)
+    beyond = stats.norm.sf(critical * spread / math.sqrt(seeds - 1) - shift) * stats.chi.pdf(spread, seeds - 1)
+    assert mean_power(effect, seeds, 0.05) == pytest.approx(np.trapezoid(beyond, spread), abs=1e-6)
+
+
 def test_seeds_for_no_effect_are_not_named():
     """Where there is nothing to find, no number of seeds is promised."""
     assert fewest_seeds(lambda count: mean_power(0.0, count, 0.05)) is None
     assert fewest_seeds(lambda count: mean_power(0.01, count, 0.05)) == pytest.approx(61_826, abs=5)
+
+
+@pytest.mark.parametrize("wanted", [2, 3, 65_536, 65_537, 80_000, 100_000])
+def test_seeds_are_named_up_to_the_most(wanted: int):
+    """Up to 100,000 the fewest seeds are found, and beyond there is no number."""
+    assert fewest_seeds(lambda count: float(count >= wanted)) == wanted
+    assert fewest_seeds(lambda count: float(count >= MOST_NAMED + 1)) is None
 
 
 def test_power_is_the_share_of_simulated_tests_that_decide():
@@ -402,3 +480,18 @@ def test_power_of_an_order_is_simulated():
     correlations = np.concatenate([own.correlations for own in found])
     power = ordered_power(correlations.mean(), correlations.std(), 4, 15, 0.05)
     assert np.mean([own.p <= 0.05 for own in found]) == pytest.approx(power, abs=4 * math.sqrt(0.25 / runs))
+
+
+def test_the_answer_says_how_the_seeds_ended_that_are_left_out():
+    """A change over three of four seeds names the fourth's end, and McNemar's test of it; over all seeds, nothing."""
+    rows = [
+        {"arm": "raw", "seed": seed, "depth": depth, "diverged": False, "collapsed": depth == 2 and seed == 3,
+         "train_accuracy": 0.8, "test_accuracy": 0.7 + depth / 100}
+        for depth in (1, 2) for seed in range(4)
+    ]  # fmt: skip
+    (told,) = in_words(pd.DataFrame(rows))
+    assert told.endswith(
+        "paired over 3 seeds of 4; at depth 2 0 diverged and 1 collapsed (McNemar against depth 1: p 1.0000)."
+    )
+    (whole,) = in_words(pd.DataFrame(rows[:3] + rows[4:7]))
+    assert whole.endswith("paired over 3 seeds.")

@@ -9,10 +9,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from layerwise import statistics
 from layerwise.claims import decide, deciding, planning, power_curve, should_stop, undecidable, wording
 from layerwise.claims.columns import column
+from layerwise.claims.questions import Spread
+from layerwise.report.answer import _bounds, _numbers
 from layerwise.study import Score, load, sides
 from tests.studies import READY, small
 
@@ -156,7 +159,7 @@ def test_survivors_do_not_speak_where_outcomes_differ():
         found = verdict_on(claim, metrics, alpha=0.1)
         assert (found.verdict, found.seeds_needed) == ("undecided", None)
         assert found.evidence[0].outcomes_p == 1 / 32
-        assert "6 of 10 seeds of one at depth 2 broke, of two at depth 2 0 of 10" in found.words
+        assert "6 of 10 seeds of one at depth 2 broke, and 0 of 10 of two at depth 2" in found.words
     assert verdict_on({**COMPARE, "among": "intact"}, metrics, alpha=0.1).verdict == "supported"
 
 
@@ -192,7 +195,7 @@ def test_all_seeds_diverged():
     metrics = scored(flat(one=0.8, two=0.8), {("one", 2): {"diverged": range(10)}, ("two", 2): {"diverged": range(10)}})
     found = verdict_on(COMPARE, metrics)
     assert found.verdict == "undecided"
-    assert "no seed counts; of 10 seeds of one at depth 2 10 diverged and 0 collapsed" in found.words
+    assert "no seed counts; of 10 seeds of one at depth 2, 10 diverged and 0 collapsed" in found.words
     assert "Too few seeds count." in found.words
 
 
@@ -322,6 +325,52 @@ def test_a_rate_is_held_against_another_or_a_number():
     assert verdict_on({**claim, "arm": "two", "below": None, "at_least": 0.3}, metrics).verdict == "supported"
 
 
+def test_a_difference_of_rates_is_the_claims_own_arm_less_the_other():
+    """Whether an arm is claimed to break less or more often, its own rate comes first, with its sign."""
+    metrics = scored(flat(one=0.8, two=0.8), {("one", 2): {"collapsed": [0, 1, 2]}, ("two", 2): {"collapsed": [9]}})
+    claim = {"kind": "rate", "outcome": "collapsed", "arm": "one"}
+    below, above = (verdict_on({**claim, side: "two"}, metrics) for side in ("below", "above"))
+    assert (below.p, below.p_against) == (above.p_against, above.p) == (pytest.approx(15 / 16), pytest.approx(5 / 16))
+    for (found,) in (below.evidence, above.evidence):
+        assert found.estimate == pytest.approx(0.2)
+        assert found.low < found.estimate < found.high
+        assert found.numbers == {"rate": 0.3, "other_rate": 0.1, "only_here": 3, "only_there": 1}
+    assert "rate difference +0.2000" in above.words
+
+
+@pytest.mark.parametrize(("side", "limits"), [("below", (None, 0.0)), ("above", (0.0, None))])
+def test_a_difference_of_rates_is_shaded_where_the_claim_holds(side: str, limits: tuple[float | None, float | None]):
+    """The drawing of a claim of more collapsed seeds is shaded above zero, that of fewer below."""
+    claim = claiming({"kind": "rate", "outcome": "collapsed", "arm": "one", side: "two"}).claims["a"]
+    assert _bounds(claim) == limits
+
+
+@pytest.mark.parametrize(
+    ("claim", "effect"),
+    [
+        (COMPARE, "effect size, from the bound as claimed"),
+        ({"kind": "equivalent", "arm": "one", "metric": "test_accuracy", "to": "two", "within": 0.1}, "effect size"),
+    ],
+)
+def test_numbers_are_headed_by_what_they_are_measured_from(claim: dict, effect: str):
+    """An effect says that it is measured from the bound, unless it is from zero, and Wilcoxon's p its side."""
+    study, metrics = claiming(claim), scored(flat(one=0.81 + NOISE, two=0.8))
+    (table,) = _numbers(study.claims["a"], decide(study, metrics).as_json()["verdicts"][0])
+    headings = [str(column) for column in table.columns]
+    assert effect in headings
+    assert ("Wilcoxon p, one-sided" in headings) == (claim is COMPARE)
+    assert "Wilcoxon p" not in headings
+
+
+@pytest.mark.parametrize("side", ["below", "above"])
+def test_seeds_for_a_difference_of_rates_go_the_way_that_was_seen(side: str):
+    """What was seen is decided by the seeds that McNemar's test takes, whichever way it was claimed."""
+    metrics = scored(flat(one=0.8, two=0.8), {("one", 2): {"collapsed": [0, 1, 2]}})
+    found = verdict_on({"kind": "rate", "outcome": "collapsed", "arm": "one", side: "two"}, metrics)
+    wanted = statistics.fewest_seeds(lambda seeds: statistics.mcnemar_power(0.3, 0.0, seeds, 0.05))
+    assert (found.verdict, found.seeds_needed) == ("undecided", wanted)
+
+
 def test_a_ratio_of_spreads_is_held_against_its_bounds():
     """Six times the spread is above 2, not below, and not within 1.5; equal spreads are within 4."""
     other = np.roll(NOISE, 3)
@@ -336,6 +385,18 @@ def test_a_ratio_of_spreads_is_held_against_its_bounds():
     assert outside.verdict == "refuted"
     assert outside.p_against == pytest.approx(2 * float(statistics.sd_ratio_test(6 * NOISE, other, 1.5, "greater")))
     assert verdict_on({**claim, "arm": "three", "above": None, "within": 4}, metrics).verdict == "supported"
+
+
+def test_seeds_for_a_ratio_within_bounds_meet_both():
+    """With equal spreads the seeds named keep the ratio within 1.5 either way in .8 of simulated studies, not in .6."""
+    rng = np.random.default_rng(3)
+    one, two = NOISE, np.roll(NOISE, 3)
+    needed = Spread(one, two, 1 / 1.5, 1.5).seeds_to("support", 0.05)
+    assert needed is not None
+    correlation = np.corrcoef(one, two)[0, 1]
+    shared = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], size=(4000, needed))
+    support, _ = Spread(shared[..., 0], shared[..., 1], 1 / 1.5, 1.5).quick()
+    assert (support <= 0.05).mean() == pytest.approx(0.8, abs=0.03)
 
 
 def test_a_difference_of_differences():
@@ -544,6 +605,37 @@ def test_power_curve_counts_the_seeds_that_break():
     assert half == pytest.approx(statistics.mean_power(effect, 10, 0.05), abs=0.06)
 
 
+def test_power_curve_leaves_undecided_what_survivors_cannot_speak_for():
+    """Where a third of one arm breaks, few seeds hide it and many tell; what is said of the intact alone stays."""
+    pilot = scored(
+        {arm: dict.fromkeys((1, 2), np.resize(NOISE, 30) / 10 + score) for arm, score in (("one", 0.9), ("two", 0.8))},
+        {("one", 2): {"collapsed": range(10)}},
+    )
+    assert verdict_on(COMPARE, pilot, seeds=30).verdict == "undecided"
+    curve = power_curve(claiming(COMPARE, seeds=30), pilot, [10, 30, 300], replications=4000)
+    # Six broken seeds of one arm alone have p 2 / 2^6 = .031, and five .062.
+    unseen = [stats.binom.cdf(5, seeds, 1 / 3) for seeds in (10, 30, 300)]
+    assert curve["supported"].tolist() == pytest.approx(unseen, abs=0.02)
+    assert curve["decided"].tolist() == curve["supported"].tolist()
+    for spoken in (
+        {**COMPARE, "among": "intact"},
+        {"kind": "rate", "outcome": "collapsed", "arm": "one", "above": "two"},
+    ):
+        assert power_curve(claiming(spoken, seeds=30), pilot, [300])["decided"].tolist() == [1.0]
+
+
+def test_power_curve_asks_outcomes_at_the_alpha_of_the_study_and_of_the_most_unlike_sides():
+    """Looks divide the level of claims, not that of outcomes; of several sides the fewest and the most broken count."""
+    values = {
+        arm: dict.fromkeys((1, 2), np.resize(NOISE, 30) / 100 + 0.8 + place / 50) for place, arm in enumerate(ARMS)
+    }
+    pilot = scored(values, {("two", 2): {"collapsed": range(4)}, ("three", 2): {"collapsed": range(2, 12)}})
+    order = {"kind": "ordered", "arms": ["one", "two", "three"], "metric": "test_accuracy", "direction": "up"}
+    for changes in ({}, {"stop": {"looks": [10, 20]}}):
+        curve = power_curve(claiming(order, seeds=30, **changes), pilot, [30], replications=4000)
+        assert curve["decided"][0] == pytest.approx(stats.binom.cdf(5, 30, 1 / 3), abs=0.02)
+
+
 def test_power_curve_knows_what_few_pairs_cannot_do():
     """However clear the pilot, three pairs are never enough for the sign-flip test."""
     pilot = scored(flat(one=0.9 + NOISE / 10, two=0.8))
@@ -554,15 +646,15 @@ def test_power_curve_of_every_kind_grows():
     """For each kind of claim more seeds decide more, and with very many nearly all."""
     scores = flat(one=0.80 + 1.8 * NOISE, two=0.81 + np.roll(NOISE, 3), three=0.82 + np.roll(NOISE, 5), four=0.8)
     scores["one"][2] = scores["one"][1] + 0.005 + np.roll(NOISE, 2)
-    pilot = scored(scores, {("two", 2): {"collapsed": [0]}})
+    pilot = scored(scores, {("four", 2): {"collapsed": [0]}})
     claims = [
         {**COMPARE, "above": None, "below": "three", "depth": "all"},
         {"kind": "trend", "arm": "one", "metric": "test_accuracy", "direction": "up"},
         {"kind": "ordered", "arms": ["one", "two", "three"], "metric": "test_accuracy", "direction": "up", "depth": 1},
         {"kind": "equivalent", "arm": "two", "metric": "test_accuracy", "to": "three", "within": 0.02},
         {"kind": "bound", "arm": "three", "metric": "test_accuracy", "at_most": 0.83},
-        {"kind": "rate", "outcome": "collapsed", "arm": "one", "below": "two"},
-        {"kind": "rate", "outcome": "collapsed", "arm": "two", "at_most": 0.2},
+        {"kind": "rate", "outcome": "collapsed", "arm": "one", "below": "four"},
+        {"kind": "rate", "outcome": "collapsed", "arm": "four", "at_most": 0.2},
         {"kind": "ratio", "arm": "one", "metric": "test_accuracy", "to": "two", "above": 1.2},
     ]
     curve = power_curve(claiming(*claims), pilot, [10, 1000], replications=200)
@@ -576,6 +668,22 @@ def test_power_curve_of_a_pilot_that_says_nothing():
     """Where the pilot's seeds all diverged, nothing is ever decided."""
     pilot = scored(flat(one=0.8, two=0.8), {("one", 2): {"diverged": range(10)}, ("two", 2): {"diverged": range(10)}})
     assert power_curve(claiming(COMPARE), pilot, [10, 30])["decided"].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"), [(0.99996, "1"), (1.0, "1"), (0.9999, ".9999"), (0.05, ".0500"), (0.00001, "< .0001")]
+)
+def test_p_values_in_words(value: float, printed: str):
+    """Four decimals, without the zero before the point; what rounds to 1 is 1."""
+    assert wording.p_value(value) == printed
+
+
+def test_counts_in_words_stand_apart_from_depths():
+    """A count that comes after a depth has a comma before it."""
+    metrics = scored(flat(one=0.9 + NOISE / 10, two=0.8), {("one", 2): {"diverged": range(7)}})
+    words = verdict_on(COMPARE, metrics).words
+    assert "of 10 seeds of one at depth 2, 7 diverged and 0 collapsed" in words
+    assert "7 of 10 seeds of one at depth 2 broke, and 0 of 10 of two at depth 2 (McNemar p .0156)" in words
 
 
 def test_what_a_claim_compares_in_words_names_every_side():

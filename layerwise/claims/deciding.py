@@ -28,7 +28,8 @@ import pandas as pd
 from layerwise import statistics
 from layerwise.claims.evidence import Asked, Evidence, asked, evidence, speaks_of_survivors
 from layerwise.claims.wording import found_in_words, p_in_words, sentence, undecided_in_words, unlike_outcomes_in_words
-from layerwise.study import ALPHA, Claim, Study, looks
+from layerwise.growing import as_grown
+from layerwise.study import ALPHA, Claim, Study, held_out, looks
 
 Decision = Literal["supported", "refuted", "undecided"]
 
@@ -119,6 +120,7 @@ def decide(study: Study, metrics: pd.DataFrame) -> Verdicts:
         >>> for line in decide(study, layerwise.run(study).metrics()).lines():  # doctest: +SKIP
         ...     print(line)
     """
+    study = as_grown(study, metrics)
     planned, alpha = looks(study), study.alpha or ALPHA
     decided: dict[str, Verdict] = {}
     for seeds in _taken(planned, metrics) if study.claims else ():
@@ -195,7 +197,7 @@ def _look(study: Study, metrics: pd.DataFrame, seeds: int, level: float) -> Iter
             p_adjusted=float(adjusted[place]),
             p_against=float(against[place]),
             p_against_adjusted=float(against_adjusted[place]),
-            seeds_needed=_seeds_needed(found[name], level / len(claims), seeds) if open_yet else None,
+            seeds_needed=_needed(study, claim, found[name], level / len(claims), seeds) if open_yet else None,
             evidence=tested[place],
         )
         yield dataclasses.replace(verdict, words=_words(study, claim, verdict, level, unlike))
@@ -206,7 +208,7 @@ def _unlike(claim: Claim, ones: tuple[Evidence, ...], alpha: float) -> Evidence 
     return next((one for one in ones if speaks_of_survivors(claim) and one.outcomes_p < alpha), None)
 
 
-def _seeds_needed(ones: tuple[Asked, ...], level: float, seeds: int) -> int | None:
+def _needed(study: Study, claim: Claim, ones: tuple[Asked, ...], level: float, seeds: int) -> int | None:
     """Seeds at which the claim would be supported at every depth or, if it points the other way, refuted at one."""
     support = [_trained(one, one.question.seeds_to("support", level)) for one in ones]
     if all(found is not None for found in support):
@@ -214,7 +216,7 @@ def _seeds_needed(ones: tuple[Asked, ...], level: float, seeds: int) -> int | No
     else:
         refute = [_trained(one, one.question.seeds_to("refute", level / len(ones))) for one in ones]
         wanted = min((found for found in refute if found is not None), default=None)
-    return None if wanted is None else max(wanted, seeds + 1)
+    return None if wanted is None else max(wanted + held_out(study, claim), seeds + 1)
 
 
 def _trained(one: Asked, counting: int | None) -> int | None:
@@ -229,6 +231,8 @@ def _words(study: Study, claim: Claim, verdict: Verdict, level: float, unlike: E
     telling = min(ones, key=lambda one: one.p_against) if refuted else max(ones, key=lambda one: one.p)
     p = p_in_words(verdict.verdict, verdict.p_adjusted, verdict.p_against_adjusted, len(study.claims or {}), level)
     words = f"{verdict.verdict} ({p}). {_capital(verdict.sentence)}: {found_in_words(claim, telling, several=several)}."
+    if held_out(study, claim):
+        words += f" The first {held_out(study, claim)} seeds, which settled the depth, do not count."
     if verdict.verdict != "undecided":
         return words
     why = unlike_outcomes_in_words(unlike) if unlike else undecided_in_words(telling, verdict.seeds_needed)

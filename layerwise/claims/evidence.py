@@ -11,7 +11,7 @@ import pandas as pd
 from layerwise import statistics
 from layerwise.claims.columns import Column, Outcomes, column
 from layerwise.claims.questions import Mean, Order, Question, Rarer, RateBound, Spread, Within
-from layerwise.study import Bound, Claim, Compare, Equivalent, Rate, Ratio, Study, Trend, sides
+from layerwise.study import Bound, Claim, Compare, Equivalent, Rate, Ratio, Study, Trend, held_out, sides
 from layerwise.study.claims import Scored
 
 
@@ -25,8 +25,10 @@ class Evidence:
         estimate: what is estimated: a mean (difference), slope, rank correlation, rate (difference), or ratio of sds.
         low: lower limit of its 95 % interval; NaN where there are too few seeds.
         high: upper limit.
-        family_low: lower limit at the level of the family: each limit alone is exceeded with probability alpha
-            divided by the number of claims, so that all limits of one side hold together with probability 1 - alpha.
+        family_low: lower limit of the same kind of interval at the level of the family, by Bonferroni over the
+            claims: each limit alone is missed with probability alpha divided by the looks and the number of claims. So
+            all limits of one side hold together at one depth of each claim, not at all depths of claims of several;
+            and Holm's procedure and the claims' own tests, which decide, may decide what these limits do not.
         family_high: its upper limit.
         p: of the null that the claim is false.
         p_against: of the null that it is true.
@@ -65,7 +67,11 @@ class Asked:
 
 
 def asked(study: Study, claim: Claim, metrics: pd.DataFrame) -> tuple[Asked, ...]:
-    """The questions that a claim puts to the metrics, one for each depth that it speaks of."""
+    """The questions that a claim puts to the metrics, one for each depth that it speaks of.
+
+    Seeds that settled the depth a claim speaks of do not count for it (:func:`layerwise.study.held_out`).
+    """
+    metrics = metrics[metrics["seed"] >= held_out(study, claim)]
     seeds = np.sort(metrics["seed"].unique()) if len(metrics) else np.array([], int)
     found = [tuple(column(metrics, score, seeds) for score in side) for side in sides(study, claim)]
     return tuple(Asked(columns, _question(claim, columns)) for columns in found)
@@ -107,10 +113,8 @@ def _mean(claim: Compare | Equivalent | Bound, values: np.ndarray, correlation: 
 def _rate(claim: Rate, columns: tuple[Column, ...]) -> Question:
     known = np.logical_and.reduce([one.trained for one in columns])
     found = [one.outcome(claim.outcome)[known] for one in columns]
-    if claim.below is not None:
-        return Rarer(found[0], found[1])
-    if claim.above is not None:
-        return Rarer(found[1], found[0])
+    if len(found) > 1:
+        return Rarer(found[0], found[1], 1 if claim.above is not None else -1)
     rate, sign = (claim.at_least, 1) if claim.at_least is not None else (claim.at_most, -1)
     return RateBound(found[0], float(rate or 0), sign)
 
@@ -167,6 +171,35 @@ def outcomes_p(columns: Sequence[Column]) -> float:
     known = np.logical_and.reduce([one.trained for one in columns])
     broken = sorted((one.broken[known] for one in columns), key=np.count_nonzero)
     return statistics.mcnemar(broken[0], broken[-1])
+
+
+def resampled_outcomes_p(
+    columns: Sequence[Column], seeds: int, replications: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The same of each of several studies whose seeds are resampled from these.
+
+    Args:
+        columns: of a pilot.
+        seeds: how many each study trains.
+        replications: how many studies.
+        rng: draws them.
+
+    Returns:
+        ``(replications,)`` p-values; 1 where there are no two sides or no seed that broke.
+    """
+    from scipy import stats
+
+    broken = np.stack([one.broken for one in columns], axis=-1)
+    broken = broken[np.logical_and.reduce([one.trained for one in columns])]
+    if len(columns) < 2 or not broken.any():
+        return np.ones(replications)
+    # A study is told by how many of its seeds end in each of the ways that the pilot's did, side by side.
+    ways, times = np.unique(broken, axis=0, return_counts=True)
+    drawn = rng.multinomial(seeds, times / times.sum(), size=replications)
+    order = (drawn @ ways).argsort(axis=-1, kind="stable")
+    fewest, most = ways.T[order[:, 0]], ways.T[order[:, -1]]
+    one, other = ((drawn * alone).sum(axis=-1) for alone in (most & ~fewest, fewest & ~most))
+    return np.minimum(1.0, 2 * stats.binom.sf(np.maximum(one, other) - 1, one + other, 0.5))
 
 
 def speaks_of_survivors(claim: Claim) -> bool:

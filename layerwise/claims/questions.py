@@ -265,15 +265,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Rarer:
-    """Is an outcome rarer in the first arm than in the second? By McNemar's exact test.
+    """Is an outcome rarer (``sign`` -1) or more frequent (1) in the first arm than in the second? By McNemar's test.
 
     Attributes:
-        first: ``(..., seeds)`` bool, the outcome in the arm that is claimed to have it less often.
+        first: ``(..., seeds)`` bool, the outcome in the claim's own arm.
         second: ``(..., seeds)`` bool, that of the same seeds in the other.
+        sign: the direction that is claimed.
     """
 
     first: np.ndarray
     second: np.ndarray
+    sign: Sign
 
     @property
     def seeds(self) -> int:
@@ -281,23 +283,26 @@ class Rarer:
         return self.first.shape[-1]
 
     def p_values(self) -> Pair:
-        """McNemar's test on either side."""
-        return statistics.mcnemar(self.second, self.first, "greater"), statistics.mcnemar(
-            self.first, self.second, "greater"
-        )
+        """McNemar's exact test on either side."""
+        more, fewer = self._as_claimed()
+        return statistics.mcnemar(more, fewer, "greater"), statistics.mcnemar(fewer, more, "greater")
+
+    def _as_claimed(self) -> Arrays:
+        """The outcome in the arm that is claimed to have it more often, and in the other."""
+        return (self.first, self.second) if self.sign > 0 else (self.second, self.first)
 
     def quick(self) -> Arrays:
         """The same, vectorised."""
         from scipy import stats
 
-        only_first = np.count_nonzero(self.first & ~self.second, axis=-1)
-        only_second = np.count_nonzero(self.second & ~self.first, axis=-1)
-        discordant = only_first + only_second
-        return stats.binom.sf(only_second - 1, discordant, 0.5), stats.binom.sf(only_first - 1, discordant, 0.5)
+        more, fewer = self._as_claimed()
+        only_more, only_fewer = (np.count_nonzero(one, axis=-1) for one in (more & ~fewer, fewer & ~more))
+        discordant = only_more + only_fewer
+        return stats.binom.sf(only_more - 1, discordant, 0.5), stats.binom.sf(only_fewer - 1, discordant, 0.5)
 
     def taken(self, index: np.ndarray) -> Rarer:
         """The question put to resampled seeds."""
-        return Rarer(self.first[index], self.second[index])
+        return dataclasses.replace(self, first=self.first[index], second=self.second[index])
 
     def smallest(self, seeds: int) -> Pair:
         """That every seed has the outcome in one arm alone."""
@@ -305,7 +310,8 @@ class Rarer:
 
     def seeds_to(self, goal: Literal["support", "refute"], level: float) -> int | None:
         """By the exact power at the discordant shares seen."""
-        more, fewer = _mean(self.second & ~self.first), _mean(self.first & ~self.second)
+        first, second = self._as_claimed()
+        more, fewer = _mean(first & ~second), _mean(second & ~first)
         if goal == "refute":
             more, fewer = fewer, more
         if not more > fewer:
@@ -439,11 +445,15 @@ class Spread:
             return None
         above = [ratio / self.low] if self.low is not None else []
         below = [self.high / ratio] if self.high is not None else []
-        margins, bounds = above + below, len(above + below)
+        margins = above + below
         if (min(margins) > 1) != (goal == "support"):
             return None
-        margin, level = (min(margins), level) if goal == "support" else (1 / min(margins), level / bounds)
-        return statistics.fewest_seeds(lambda seeds: statistics.sd_ratio_power(margin, correlation, seeds, level))
+        if goal == "refute":
+            margins, level = [1 / min(margins)], level / len(margins)
+        # All bounds are met at least as often as no one of them is missed, by the sum of what each is missed by.
+        return statistics.fewest_seeds(
+            lambda seeds: 1 - sum(1 - statistics.sd_ratio_power(one, correlation, seeds, level) for one in margins)
+        )
 
     def estimate(self, confidence: float) -> tuple[float, float, float]:
         """The ratio of the sds, with Pitman's and Morgan's interval."""
@@ -452,9 +462,11 @@ class Spread:
 
     def numbers(self) -> dict[str, float]:
         """Both spreads, and the bootstrap interval of their ratio."""
-        low, high = statistics.bootstrap_interval(
-            self.first, self.second, statistic=lambda a, b, axis: a.std(axis, ddof=1) / b.std(axis, ddof=1)
-        )
+        low, high = NAN, NAN
+        if self.seeds > 2:  # it leaves one seed out in turn, and one alone has no spread
+            low, high = statistics.bootstrap_interval(
+                self.first, self.second, statistic=lambda a, b, axis: a.std(axis, ddof=1) / b.std(axis, ddof=1)
+            )
         return {
             "sd": statistics.sd(self.first),
             "other_sd": statistics.sd(self.second),

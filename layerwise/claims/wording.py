@@ -117,7 +117,9 @@ def number(value: float, *, signed: bool = False) -> str:
 
 def p_value(value: float) -> str:
     """A p-value, as it is printed."""
-    return "< .0001" if value < 0.0001 else f"{value:.4f}".lstrip("0") if value < 1 else "1"
+    if math.isnan(value):
+        return "unknown"
+    return "< .0001" if value < 0.0001 else f"{value:.4f}".lstrip("0") if value < 0.99995 else "1"
 
 
 ESTIMATES = {
@@ -169,9 +171,9 @@ def unlike_outcomes_in_words(one: Evidence) -> str:
     most = max(one.outcomes, key=lambda outcomes: outcomes.broken)
     fewest = min(one.outcomes, key=lambda outcomes: outcomes.broken)
     return (
-        f"{most.broken} of {most.seeds} seeds of {most.arm} at depth {most.depth} broke, of {fewest.arm} at depth"
-        f" {fewest.depth} {fewest.broken} of {fewest.seeds} (McNemar p {p_value(one.outcomes_p)}), and those that are"
-        " left do not speak for all"
+        f"{most.broken} of {most.seeds} seeds of {most.arm} at depth {most.depth} broke, and {fewest.broken} of"
+        f" {fewest.seeds} of {fewest.arm} at depth {fewest.depth} (McNemar p {p_value(one.outcomes_p)}), and those"
+        " that are left do not speak for all"
     )
 
 
@@ -184,7 +186,7 @@ def _interval(one: Evidence, *, signed: bool) -> str:
 def _broken(one: Evidence) -> str:
     """The counts of seeds that are not intact, of each side that has any."""
     counted = dict.fromkeys(
-        f"of {found.seeds} seeds of {found.arm} at depth {found.depth} {found.diverged} diverged and"
+        f"of {found.seeds} seeds of {found.arm} at depth {found.depth}, {found.diverged} diverged and"
         f" {found.collapsed} collapsed"
         for found in one.outcomes
         if found.broken

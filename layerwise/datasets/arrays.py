@@ -83,7 +83,7 @@ def _numbers(inputs: Any, where: str) -> np.ndarray:
     if found.ndim < 2 or 0 in found.shape[1:]:
         raise StudyError(f"{where}: inputs of shape {found.shape}; expected (rows, features), one row each.")
     if found.dtype == np.uint8:
-        return (found / np.float32(255)).astype(np.float32)
+        return found / np.float32(255)
     with np.errstate(over="ignore"):  # what overflows is refused as not finite
         numbers = found.astype(np.float32)
     if not np.isfinite(numbers).all():

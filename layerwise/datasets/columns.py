@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -149,9 +150,9 @@ def _check_names(names: list[Any], where: str) -> None:
 
 
 def _refuse_twice(names: list[str], where: str, verb: str) -> None:
-    twice = [name for position, name in enumerate(names) if name in names[:position]]
-    if twice:
-        raise StudyError(f"{where}: {verb} the column {twice[0]!r} twice; give every column a name of its own.")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise StudyError(f"{where}: {verb} the column {twice!r} twice; give every column a name of its own.")
 
 
 def _column(series: pd.Series, where: str, *, categorical: bool) -> tuple[Kind, tuple[str, ...], np.ndarray]:

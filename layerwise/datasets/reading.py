@@ -6,9 +6,7 @@ import functools
 import hashlib
 import json
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +18,12 @@ from layerwise import imported
 from layerwise.datasets.arrays import array_data, named_arrays
 from layerwise.datasets.columns import Selection, table_data
 from layerwise.datasets.data import Data
-from layerwise.sizes import refuse_oversize_file
+from layerwise.npy import Archive, NotAnArray, read_array
+from layerwise.sizes import NUMBER, refuse_oversize_file
 from layerwise.study import StudyError
+
+MOST_COLUMNS = 100_000
+"""Columns of a table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,28 +91,44 @@ def _from_table(frame: pd.DataFrame, asked: dict[str, Any], where: str) -> Data:
 
 def _frame(path: Path, separator: str, where: str) -> pd.DataFrame:
     """A CSV or Parquet file as a DataFrame, its types inferred from all rows, its columns named as they are."""
-    import pyarrow as pa
-
     readers = {".csv": _csv, ".tsv": _csv, ".txt": _csv, ".parquet": _parquet, ".pq": _parquet}
     if path.suffix.lower() not in readers:
         raise StudyError(f"{where}: is no table that is known by its name; expected .csv, .tsv, .txt or .parquet.")
     try:
         table = readers[path.suffix.lower()](path, separator, where)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+        _check_table(table, where)
+        # What a file says of pandas is for files of one's own.
+        plain = table.replace_schema_metadata().rename_columns([str(number) for number in range(table.num_columns)])
+        frame = plain.to_pandas()
+    except StudyError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the file could not be read at all
+        # pyarrow and pandas each have their own
         raise StudyError(f"{where}: {_in_words(error)}") from None
+    frame.columns = table.column_names  # as they are: pandas would read two equal names as a name and its copy
+    return frame
+
+
+def _check_table(table: Any, where: str) -> None:
     if not table.num_rows:
         raise StudyError(f"{where}: has no rows; expected a header, and one row for each example.")
     if table.num_columns == 1 and any(mark in table.column_names[0] for mark in ";\t|,"):
         raise StudyError(f"{where}: has one column, {table.column_names[0][:60]!r}; say which separator it has.")
-    frame = table.rename_columns([str(number) for number in range(table.num_columns)]).to_pandas()
-    frame.columns = table.column_names  # as they are: pandas would read two equal names as a name and its copy
-    return frame
+    _refuse_oversize_table(table.num_rows, table.num_columns, where)
+
+
+def _refuse_oversize_table(rows: int, columns: int, where: str) -> None:
+    if columns > MOST_COLUMNS:
+        raise StudyError(f"{where}: has {columns:,} columns; at most {MOST_COLUMNS:,}, and more as arrays.")
+    refuse_oversize_file(where, rows * columns * NUMBER)
 
 
 def _csv(path: Path, separator: str, where: str) -> Any:
     from pyarrow import csv
 
-    refuse_oversize_file(where, 3 * path.stat().st_size)
+    refuse_oversize_file(where, 4 * path.stat().st_size)  # a digit and a comma become a number of eight bytes
     return csv.read_csv(
         path,
         # Row by row, so that messages can say which row is wrong.
@@ -124,9 +142,34 @@ def _parquet(path: Path, _separator: str, where: str) -> Any:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        groups = range(file.metadata.num_row_groups)
-        refuse_oversize_file(where, 3 * sum(file.metadata.row_group(group).total_byte_size for group in groups))
-        return file.read()
+        schema, stored = file.schema_arrow, file.metadata
+        groups = range(stored.num_row_groups)
+        refuse_oversize_file(where, 3 * sum(stored.row_group(group).total_byte_size for group in groups))
+        _refuse_oversize_table(stored.num_rows, stored.num_columns, where)
+    # Texts are read as they are stored, each once: a few bytes can say one of them a billion times.
+    texts = [field.name for field in schema if _is_text(field.type)]
+    with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        table = file.read()
+    refuse_oversize_file(where, 4 * sum(_written_out(column) for column in table.columns))
+    return table.cast(schema)
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind)
+
+
+def _written_out(column: Any) -> int:
+    """Bytes of a column of texts with each of them in its place; 0 for other columns."""
+    from pyarrow import compute, types
+
+    total = 0
+    for chunk in column.chunks:
+        if types.is_dictionary(chunk.type) and _is_text(chunk.type.value_type):
+            lengths = compute.call_function("binary_length", [chunk.dictionary]).take(chunk.indices)
+            total += lengths.sum().as_py() or 0
+    return total
 
 
 def _in_words(error: Exception) -> str:
@@ -146,10 +189,13 @@ def _arrays(asked: dict[str, Any], where: str) -> tuple[Any, Any, int]:
     if path.suffix.lower() == ".npz":
         if targets_path is not None:
             raise StudyError(f"{where}: an archive holds its targets; leave targets_path out, or name them in targets.")
-        with path.open("rb") as file, _opened(file, where) as archive:
-            refuse_oversize_file(where, 2 * sum(member.file_size for member in archive.zip.infolist()))
-            wanted = {name: functools.partial(_member, archive, name, where) for name in archive.files}
-            return named_arrays(_Lazy(wanted), where=where, inputs=asked["inputs"], targets=asked["targets"])
+        with path.open("rb") as file:
+            _check_magic(file, where)
+            try:
+                archive = _Named(file, weigh=_scales(where))
+                return named_arrays(archive, where=where, inputs=asked["inputs"], targets=asked["targets"])
+            except NotAnArray as error:
+                raise StudyError(f"{where}: {error}") from None
     if path.suffix.lower() != ".npy":
         raise StudyError(f"{where}: is no file of arrays that is known by its name; expected .npz or .npy.")
     if targets_path is None or asked["inputs"] or asked["targets"]:
@@ -157,56 +203,43 @@ def _arrays(asked: dict[str, Any], where: str) -> tuple[Any, Any, int]:
     return _array(path, where), _array(Path(targets_path), Path(targets_path).name), 0
 
 
+class _Named(Archive):
+    """An archive whose complaints name the array."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            return super().__getitem__(name)
+        except NotAnArray as error:
+            raise NotAnArray(f"array {name!r} {error}") from None
+
+
+def _scales(where: str) -> Callable[[int], None]:
+    """Adds up the numbers that a file says it holds, and refuses what would not fit into memory."""
+    held = 0
+
+    def weigh(numbers: int) -> None:
+        nonlocal held
+        held += numbers
+        refuse_oversize_file(where, held * NUMBER)
+
+    return weigh
+
+
 def _array(path: Path, where: str) -> np.ndarray:
-    refuse_oversize_file(where, 2 * path.stat().st_size)
     with path.open("rb") as file:
-        return _opened(file, where)
+        _check_magic(file, where)
+        try:
+            return read_array(file, path.stat().st_size, weigh=_scales(where))
+        except NotAnArray as error:
+            raise StudyError(f"{where}: {error}") from None
 
 
-class _Lazy(Mapping[str, Any]):
-    """Arrays of an archive, each read when it is asked for."""
-
-    def __init__(self, members: dict[str, Any]) -> None:
-        self.members = members
-
-    def __getitem__(self, name: str) -> Any:
-        return self.members[name]()
-
-    def __iter__(self) -> Any:
-        return iter(self.members)
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-
-BROKEN = (ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises for files that are not what they say."""
-
-
-def _opened(file: BinaryIO, where: str) -> Any:
-    """An array, or an archive of them; never a pickle, which could run code."""
+def _check_magic(file: BinaryIO, where: str) -> None:
+    """Say of a pickle, which could run code, that it is none of ours."""
     magic = file.read(6)
     file.seek(0)
     if magic and not magic.startswith((b"PK", b"\x93NUMPY")):
         raise StudyError(f"{where}: is neither an NPZ nor an NPY file; pickles are not read, since they can run code.")
-    try:
-        return np.load(file, allow_pickle=False)
-    except BROKEN as error:
-        raise StudyError(f"{where}: {_why_not(error)}") from None
-
-
-def _member(archive: Any, name: str, where: str) -> np.ndarray:
-    try:
-        return archive[name]
-    except BROKEN as error:
-        raise StudyError(f"{where}: array {name!r} {_why_not(error)}") from None
-
-
-def _why_not(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "pickle" in text:
-        return "holds Python objects, which are not read, since they can run code; save numbers or text."
-    return f"cannot be read as NumPy's ({text[:120]}); save it anew with numpy.save or numpy.savez."
 
 
 def _called(asked: dict[str, Any], where: str) -> Any:

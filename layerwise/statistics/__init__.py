@@ -19,6 +19,7 @@ from layerwise.statistics.paired import (
     share,
 )
 from layerwise.statistics.power import (
+    MOST_NAMED,
     equivalence_power,
     fewest_seeds,
     mcnemar_power,
@@ -44,6 +45,7 @@ from layerwise.statistics.trends import OrderedTrend, ordered_trend, slopes
 
 __all__ = [
     "CONFIDENCE",
+    "MOST_NAMED",
     "OUTCOMES",
     "SCORE_NAMES",
     "Alternative",

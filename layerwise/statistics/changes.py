@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.statistics.estimates import t_interval
+from layerwise.statistics.significance import mcnemar
 from layerwise.statistics.summary import intact
 
 
@@ -86,8 +87,23 @@ def _arm_in_words(metrics: pd.DataFrame, arm: str) -> str:
         return f"{arm}: at depth {test.low_depth}, the only one, mean test {named} is {_mean_of(metrics, arm):.4f}."
     return (
         f"{arm}: from depth {test.low_depth} to {test.high_depth}, training {named} changes by {_signed(train)},"
-        f" test {named} by {_signed(test)}; paired over {test.seeds} seed{'s' if test.seeds > 1 else ''}."
+        f" test {named} by {_signed(test)}; paired over {test.seeds} seed{'s' if test.seeds > 1 else ''}"
+        f"{_broken(metrics, arm, test)}."
     )
+
+
+def _broken(metrics: pd.DataFrame, arm: str, change: Change) -> str:
+    """How the other seeds ended at the two depths, and whether these differ in that; nothing where all are intact."""
+    own = metrics[metrics["arm"] == arm].set_index("seed")
+    low, high = (own[own["depth"] == depth] for depth in (change.low_depth, change.high_depth))
+    seeds = low.index.intersection(high.index)
+    low, high = low.loc[seeds], high.loc[seeds]
+    if len(seeds) == change.seeds:
+        return ""
+    ended = [f"{int(high[name].sum())} {name}" for name in ("diverged", "collapsed")]
+    p = mcnemar(~intact(high, change.metric), ~intact(low, change.metric))
+    told = f" of {len(seeds)}; at depth {change.high_depth} {' and '.join(ended)}"
+    return f"{told} (McNemar against depth {change.low_depth}: p {'< .0001' if p < 0.0001 else f'{p:.4f}'})"
 
 
 def _mean_of(metrics: pd.DataFrame, arm: str) -> float:

@@ -103,7 +103,7 @@ def interquartile_mean(values: np.ndarray) -> float:
 
 
 def t_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Student's t interval for the mean (Gosset, 1908); NaN for fewer than two values.
+    """Student's t interval for the mean (Gosset, 1908), by statsmodels; NaN for fewer than two values.
 
     Args:
         values: ``(seeds,)`` finite numbers.
@@ -115,12 +115,12 @@ def t_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[floa
         >>> [round(limit, 3) for limit in t_interval(np.array([1.0, 2.0, 3.0]))]
         [-0.484, 4.484]
     """
-    from scipy import stats
+    from statsmodels.stats.weightstats import DescrStatsW
 
     if len(values) < 2:
         return NAN, NAN
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * sd(values) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    low, high = DescrStatsW(values).tconfint_mean(1 - confidence)
+    return float(low), float(high)
 
 
 def bootstrap_interval(

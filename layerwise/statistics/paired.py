@@ -25,7 +25,7 @@ class Share:
 
 
 def share(count: float, seeds: int, confidence: float = CONFIDENCE) -> Share:
-    """A share of seeds with Wilson's score interval (Wilson, 1927).
+    """A share of seeds with Wilson's score interval (Wilson, 1927), by statsmodels.
 
     Args:
         count: seeds that count, in 0..seeds; may hold halves.
@@ -38,14 +38,11 @@ def share(count: float, seeds: int, confidence: float = CONFIDENCE) -> Share:
         >>> round(found.estimate, 4), round(found.low, 4), round(found.high, 4)
         (0.1014, 0.0624, 0.1605)
     """
-    from scipy import stats
+    from statsmodels.stats.proportion import proportion_confint
 
     if not seeds:
         return Share(NAN, NAN, NAN)
-    z, estimate = float(stats.norm.ppf((1 + confidence) / 2)), count / seeds
-    centre = (estimate + z**2 / (2 * seeds)) / (1 + z**2 / seeds)
-    half = z / (1 + z**2 / seeds) * np.sqrt(estimate * (1 - estimate) / seeds + z**2 / (4 * seeds**2))
-    return Share(estimate, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    return Share(count / seeds, *proportion_confint(count, seeds, alpha=1 - confidence, method="wilson"))
 
 
 def probability_above(differences: np.ndarray) -> Share:
@@ -87,6 +84,7 @@ def effect_size(differences: np.ndarray) -> float:
     spread, m = sd(differences), len(differences) - 1
     if m < 2 or spread == 0:
         return NAN
+    # The libraries have the factor's approximation only, 1 - 3 / (4m - 1), which few seeds are too few for.
     factor = np.exp(gammaln(m / 2) - np.log(m / 2) / 2 - gammaln((m - 1) / 2))
     return float(differences.mean() / spread * factor)
 
@@ -132,6 +130,7 @@ def rate_difference(first: np.ndarray, second: np.ndarray, confidence: float = C
     seeds = len(first)
     if not seeds:
         return Share(NAN, NAN, NAN)
+    # Written out: statsmodels has intervals for two independent rates, and for the ratio of two paired ones.
     only_first, only_second = np.count_nonzero(first & ~second), np.count_nonzero(second & ~first)
     a, b = (only_first + 1) / (seeds + 2), (only_second + 1) / (seeds + 2)
     half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt((a + b - (a - b) ** 2) / (seeds + 2))

@@ -98,6 +98,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray, alternative: Alternative = "t
     """
     from scipy import stats
 
+    # statsmodels' test has two sides only, and a claim is of one.
     only_first, only_second = np.count_nonzero(first & ~second), np.count_nonzero(second & ~first)
     discordant = int(only_first + only_second)
     return float(stats.binomtest(int(only_first), discordant, alternative=alternative).pvalue) if discordant else 1.0
@@ -165,10 +166,10 @@ def difference_beyond(differences: np.ndarray, margin: float) -> np.ndarray:
 
 
 def mean_test(values: np.ndarray, alternative: Literal["greater", "less"]) -> np.ndarray:
-    """P-value of the one-sided t-test that the mean is zero (Gosset, 1908).
+    """P-value of the one-sided t-test that the mean is zero (Gosset, 1908), by statsmodels.
 
-    Null: normal values with mean zero. Values without any spread decide for certain. It is written out because
-    scipy's warns of values that hardly differ, as scores of small test parts often do.
+    Null: normal values with mean zero. Values without any spread decide for certain. (scipy's test warns of values
+    that hardly differ, as scores of small test parts often do.)
 
     Args:
         values: ``(..., seeds)``, finite; one test along the last axis.
@@ -183,15 +184,15 @@ def mean_test(values: np.ndarray, alternative: Literal["greater", "less"]) -> np
         >>> float(mean_test(np.array([1.0, 2.0, 3.0]), "greater").round(4))
         0.0371
     """
-    from scipy import stats
+    from statsmodels.stats.weightstats import DescrStatsW
 
     seeds = values.shape[-1]
     if seeds < 2:
         return np.ones(values.shape[:-1])
+    samples = DescrStatsW(values.reshape(-1, seeds).T)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = values.mean(axis=-1) / (values.std(axis=-1, ddof=1) / np.sqrt(seeds))
-    p = (stats.t.sf if alternative == "greater" else stats.t.cdf)(t, seeds - 1)
-    return np.where(np.isnan(t), 1.0, p)
+        _, p, _ = samples.ttest_mean(0.0, "larger" if alternative == "greater" else "smaller")
+    return np.where(np.isnan(p), 1.0, p).reshape(values.shape[:-1])
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -212,6 +213,8 @@ def holm(p_values: np.ndarray) -> np.ndarray:
         >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
         [0.03, 0.06, 0.06]
     """
+    # statsmodels' multipletests takes one family at a time, and collects garbage in each call; calibration and power
+    # curves have thousands of families.
     order = np.argsort(p_values, axis=-1, kind="stable")
     tests = p_values.shape[-1]
     stepped = np.take_along_axis(p_values, order, axis=-1) * np.arange(tests, 0, -1)

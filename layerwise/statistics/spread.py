@@ -83,6 +83,7 @@ def sd_ratio_test(
     """
     from scipy import stats
 
+    # Written out in centred sums: scipy's pearsonr of sum and difference warns where these hardly vary.
     freedom = first.shape[-1] - 2
     if freedom < 1:
         return np.ones(first.shape[:-1])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from layerwise.statistics.estimates import t_interval
+from layerwise.statistics.estimates import NAN, sd, t_interval
 
 OUTCOMES = ("diverged", "collapsed", "fine_tuned_diverged", "fine_tuned_collapsed")
 """Columns that say how a seed ended at a depth, rather than score it."""
@@ -59,13 +59,11 @@ def _summary(group: pd.DataFrame, name: str) -> dict[str, float]:
     values = group[name].to_numpy(dtype=float)
     finite = values[np.isfinite(values)]
     moments = _moments(values[intact(group, name) & np.isfinite(values)])
-    moments["median"] = float(np.median(finite)) if len(finite) else float("nan")
+    moments["median"] = float(np.median(finite)) if len(finite) else NAN
     return {f"{name}_{key}": value for key, value in moments.items()}
 
 
 def _moments(values: np.ndarray) -> dict[str, float]:
-    nan = float("nan")
-    mean = float(values.mean()) if len(values) else nan
-    sd = float(values.std(ddof=1)) if len(values) > 1 else nan
     low, high = t_interval(values)
-    return {"mean": mean, "sd": sd, "ci_low": low, "ci_high": high}
+    mean = float(values.mean()) if len(values) else NAN
+    return {"mean": mean, "sd": sd(values), "ci_low": low, "ci_high": high}

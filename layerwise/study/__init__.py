@@ -31,6 +31,7 @@ from layerwise.study.data import (
     Moons,
     Wine,
 )
+from layerwise.study.growing import SHALLOWEST, Grow
 from layerwise.study.layers import (
     KINDS_OF_LAYER,
     Activation,
@@ -55,9 +56,18 @@ from layerwise.study.layers import (
 from layerwise.study.own_data import Arrays, InMemory, Loader, Missing, OwnData, Table
 from layerwise.study.parts import StudyError, digest_of
 from layerwise.study.reading import MAX_FILE_BYTES, load, parse, shipped
-from layerwise.study.scores import Score, looks, sides
+from layerwise.study.scores import Score, held_out, looks, sides
 from layerwise.study.split import Scaling, Shape, Split, Task
-from layerwise.study.study import BLOCK_BYTES, BLOCK_SEEDS, WIDE_LAYER, Study, Track, block_size
+from layerwise.study.study import (
+    BLOCK_BYTES,
+    BLOCK_SEEDS,
+    MOST_ARMS,
+    MOST_SEEDS,
+    WIDE_LAYER,
+    Study,
+    Track,
+    block_size,
+)
 from layerwise.study.training import (
     OPTIMIZERS,
     Adagrad,
@@ -74,12 +84,13 @@ from layerwise.study.training import (
 
 __all__ = [
     "ALPHA", "BLOCK_BYTES", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_CLAIM", "KINDS_OF_LAYER",
-    "MAX_FILE_BYTES", "OPTIMIZERS", "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm",
+    "MAX_FILE_BYTES", "MOST_ARMS", "MOST_SEEDS", "OPTIMIZERS", "SHALLOWEST",
+    "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm",
     "Arrays", "Blobs", "Bottom", "Bound", "BreastCancer", "Circles", "Claim", "Classification", "Compare",
     "Control", "Conv", "Custom", "DataSet", "Dense", "Diabetes", "Digits", "Encoder", "Equivalent", "FineTune",
-    "GaussianNoise", "Gru", "InMemory", "Initializer", "Layer", "Loader", "Lstm", "MaskingNoise", "Missing",
+    "GaussianNoise", "Grow", "Gru", "InMemory", "Initializer", "Layer", "Loader", "Lstm", "MaskingNoise", "Missing",
     "Moons", "Network", "Noise", "Optimizer", "Ordered", "OwnData", "Procedure", "Rate", "Ratio", "Residual",
-    "Rmsprop", "RowShape", "Scaling", "Score", "Sgd", "Shape", "Split", "Stop", "Study", "StudyError", "Table",
-    "Task", "Track", "Training", "Trend", "Wine", "block_size", "digest_of", "incoming_shapes", "load", "looks",
+    "Rmsprop", "RowShape", "Scaling", "Score", "Sgd", "Shape", "Split", "Stop", "Study", "StudyError", "Table", "Task",
+    "Track", "Training", "Trend", "Wine", "block_size", "digest_of", "held_out", "incoming_shapes", "load", "looks",
     "parse", "passes_sequences", "shape_below", "shipped", "sides", "unrolled",
 ]  # fmt: skip

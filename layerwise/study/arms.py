@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -81,6 +82,13 @@ class Procedure:
     def depth(self) -> int:
         """Number of hidden layers at the end."""
         return len(self.layers)
+
+    def upto(self, depth: int) -> Procedure:
+        """The same procedure with no more than so many hidden layers, the last of which is scored."""
+        if depth >= self.depth:
+            return self
+        scored = (*(one for one in self.depths if one < depth), depth)
+        return dataclasses.replace(self, layers=self.layers[:depth], depths=scored)
 
     def training_at(self, depth: int) -> Training:
         """How the stage that adds the layer at a depth trains."""

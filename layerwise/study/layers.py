@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, field_validator, model_validator
 
-from layerwise.study.parts import Part, digest_of
+from layerwise.study.parts import ImportPath, Part, digest_of
 from layerwise.study.training import Noise, Optimizer, Training
 
 Activation = Literal["linear", "relu", "elu", "selu", "gelu", "silu", "leaky_relu", "sigmoid", "softplus", "tanh"]
@@ -22,6 +22,13 @@ RowShape = tuple[int, ...]
 """Shape of what one row is at some place of a network: ``(features,)``, ``(steps, channels)``, …"""
 
 MOST_LAYERS = 1000
+"""Hidden layers of a network, of an encoder or of a head, each repeat counted."""
+
+MOST_INPUTS = 100
+"""Encoders of a network."""
+
+MOST_POSITIONS = 100_000
+"""Features that an encoder takes."""
 
 
 class Regularization(Part):
@@ -191,7 +198,7 @@ class Custom(LayerPart):
     """Layers that a function of the user's returns: ``function: "module:name"``, called with ``options``."""
 
     kind: Literal["custom"]
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=200)]
+    function: ImportPath
     options: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
 
     reads: ClassVar[str] = "any"
@@ -296,20 +303,34 @@ def _positions(said: Any) -> Any:
         first, dash, last = (part.strip() for part in piece.partition("-"))
         if not first.isdecimal() or (dash and not last.isdecimal()) or len(first + last) > 12:
             raise ValueError(f"received {said[:60]!r}; expected positions such as 0-31 or 0, 3, 8")
-        if dash and not int(first) <= int(last) < int(first) + 1_000_000:
+        if dash and int(first) > int(last):
             raise ValueError(f"received {said[:60]!r}; {piece.strip()!r} does not go upwards")
+        size = int(last or first) - int(first) + 1
+        if len(found) + size > MOST_POSITIONS:
+            raise ValueError(f"received {said[:60]!r}; at most {MOST_POSITIONS:,} positions")
         found += range(int(first), int(last or first) + 1)
     return tuple(found)
+
+
+def _bounded(layers: tuple[AnyLayer, ...]) -> tuple[AnyLayer, ...]:
+    depth = sum(layer.repeat for layer in layers)
+    if depth > MOST_LAYERS:
+        raise ValueError(f"{depth} layers in all; at most {MOST_LAYERS}")
+    return layers
+
+
+Layers = Annotated[tuple[Layer, ...], Field(min_length=1), AfterValidator(_bounded)]
+"""Layers bottom up, few enough to unroll."""
 
 
 class Encoder(Part):
     """A small encoder of some of a row's features: a named input, trained with the first hidden layer."""
 
-    features: Annotated[Positions, Field(min_length=1), BeforeValidator(_positions)]
+    features: Annotated[Positions, Field(min_length=1, max_length=MOST_POSITIONS), BeforeValidator(_positions)]
     """Positions of the features in a row, from 0, as a list or as in ``"0-31"``."""
     input: InputShape | None = None
     """Shape as which the layers see these features; flat if left out."""
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=MOST_LAYERS)]
+    layers: Layers
 
     @property
     def shape(self) -> RowShape:
@@ -335,12 +356,12 @@ class Bottom:
 class Network(Part):
     """The hidden layers, bottom up; the depth of a study is their number."""
 
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
+    layers: Layers
     input: InputShape | None = None
     """Shape as which the first layer sees a row, such as ``[8, 8, 1]``; flat if left out."""
-    inputs: Annotated[dict[str, Encoder], Field(min_length=1)] | None = None
+    inputs: Annotated[dict[str, Encoder], Field(min_length=1, max_length=MOST_INPUTS)] | None = None
     """Several inputs: the encoder of each, by name; their outputs are merged below the first hidden layer."""
-    head: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
+    head: Layers | None = None
     """Hidden layers of the head, between the features and the output layer; trained together with it."""
 
     @property
@@ -362,14 +383,6 @@ class Network(Part):
     def bottom(self, features: int) -> Bottom:
         """What stands below the first hidden layer, for rows of so many features."""
         return Bottom(features, self.input, tuple(self.encoders.items()))
-
-    @field_validator("layers")
-    @classmethod
-    def _bounded_depth(cls, layers: tuple[AnyLayer, ...]) -> tuple[AnyLayer, ...]:
-        depth = sum(layer.repeat for layer in layers)
-        if depth > MOST_LAYERS:
-            raise ValueError(f"{depth} hidden layers in all; at most {MOST_LAYERS}")
-        return layers
 
     @field_validator("inputs")
     @classmethod

@@ -7,13 +7,12 @@ what it holds has.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, field_validator
 
-from layerwise.study.parts import StudyError
+from layerwise.study.parts import ImportPath, StudyError
 from layerwise.study.split import DataSetPart, Shape, Split, Task
 
 if TYPE_CHECKING:
@@ -27,11 +26,14 @@ PLACES = ("path", "targets_path", "folder")
 
 def found(path: str, folder: Path | None) -> str:
     """The absolute path of a file that is named relative to the study file's folder or the working directory."""
-    places = [place / Path(path).expanduser() for place in (folder, Path.cwd()) if place is not None]
-    for place in places:
-        if place.is_file():
-            return str(place.absolute())
-    kind = "a folder" if any(place.is_dir() for place in places) else "no file"
+    try:
+        places = [place / Path(path).expanduser() for place in (folder, Path.cwd()) if place is not None]
+        for place in places:
+            if place.is_file():
+                return str(place.absolute())
+        kind = "a folder" if any(place.is_dir() for place in places) else "no file"
+    except (OSError, RuntimeError):  # a name that is too long, or of the home of nobody
+        kind = "no file"
     raise ValueError(f"{path!r:.200} is {kind} in the study's folder or the working directory; give the path of a file")
 
 
@@ -169,7 +171,7 @@ class Loader(Columns):
     """A function of the user's that returns inputs and targets, a dictionary of them, or a DataFrame."""
 
     source: Literal["loader"]
-    loader: Name
+    loader: ImportPath
     """``module:function``, found in the study file's folder, in the working directory or among what is installed."""
     options: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
     """Arguments of the function."""
@@ -177,13 +179,6 @@ class Loader(Columns):
     """The target column, where the function returns a DataFrame."""
     folder: str | None = None
     """Where else the module is looked for; the study file's folder, if left out."""
-
-    @field_validator("loader")
-    @classmethod
-    def _is_a_path(cls, loader: str) -> str:
-        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", loader):
-            raise ValueError(f"received {loader[:60]!r}; expected module:function")
-        return loader
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # options need not be hashable themselves

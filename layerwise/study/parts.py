@@ -5,26 +5,60 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LONGEST_LINE = 600
 """Characters of a refusal."""
 
 
-class StudyError(ValueError):
-    """A request that cannot be honoured; its message is one line: received, expected, remedy.
+TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that change the direction of writing, and can make a line read as another."""
 
-    A study file, and what it names, may hold anything: characters that do not print are escaped, and of a very long
-    line its beginning and its end are kept.
+
+def printable(text: str) -> str:
+    r"""A text as a terminal shows it: characters that it would obey are escaped, but for line breaks and tabs.
+
+    Files, and a tracker, may hold anything.
+
+    Example:
+        >>> from layerwise.study.parts import printable
+        >>> print(printable("\x1b[2J cleared"))
+        \x1b[2J cleared
     """
+    return "".join(ascii(mark)[1:-1] if _is_obeyed(mark) else mark for mark in text)
+
+
+def _is_obeyed(mark: str) -> bool:
+    """Whether a terminal does something for a character in place of showing it: controls, and turned writing."""
+    return (unicodedata.category(mark) in {"Cc", "Cs"} and mark not in "\n\t") or mark in TURNING
+
+
+def in_a_line(text: str) -> str:
+    """A message as one line that prints; of a very long one its beginning and its end."""
+    line = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
+    return line if len(line) <= LONGEST_LINE else f"{line[:300]} ... {line[-200:]}"
+
+
+class StudyError(ValueError):
+    """A request that cannot be honoured; its message is one line: received, expected, remedy."""
 
     def __init__(self, message: str) -> None:
-        line = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in message)
-        super().__init__(line if len(line) <= LONGEST_LINE else f"{line[:300]} ... {line[-200:]}")
+        super().__init__(in_a_line(message))
 
+
+def _is_import_path(path: str) -> str:
+    if len(path) > 200 or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", path):
+        raise ValueError(f"received {short(path)}; expected module:function")
+    return path
+
+
+ImportPath = Annotated[str, AfterValidator(_is_import_path)]
+"""How a study names a function of the user's: ``module:function``. No other part of a study is imported."""
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from layerwise.study.complaints import complaints
 from layerwise.study.parts import StudyError, short
 from layerwise.study.study import Study
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 200_000
 """A study is a page of text; anything larger is refused before it is parsed."""
+
+MAX_KEPT_BYTES = 1_000_000
+"""What a tracker keeps of a study has every setting spelled out."""
 
 
 def shipped() -> dict[str, Path]:
@@ -70,17 +74,41 @@ def parse(document: Mapping[str, Any], *, where: str = "study", folder: Path | N
     return study
 
 
+def document_of(content: bytes, where: str) -> dict[str, Any]:
+    """The keys and values of a study that somebody else kept, as plain values; :func:`parse` makes a study of them.
+
+    Args:
+        content: of a study file.
+        where: how messages call it.
+
+    Raises:
+        StudyError: if it is too large, no text, or no plain YAML mapping; one line.
+    """
+    if len(content) > MAX_KEPT_BYTES:
+        raise StudyError(_too_large(where, len(content), MAX_KEPT_BYTES))
+    try:
+        return _parse(content.decode(), where)
+    except UnicodeDecodeError:
+        raise StudyError(f"{where}: is not UTF-8 text; a study is a YAML file.") from None
+
+
+def _too_large(where: str, size: int, most: int) -> str:
+    return f"{where}: {size:,} bytes; a study file holds at most {most:,}."
+
+
 def _read(source: str | Path) -> tuple[str, str]:
     known = shipped()
     path = known.get(str(source), Path(source))
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises of a name that is too long
         near = difflib.get_close_matches(Path(source).stem, known, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"ready-made: {', '.join(known)}."
         raise StudyError(f"no study named or file at {str(source)!r}; {hint} `layerwise list` shows all.")
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise StudyError(f"{path}: {path.stat().st_size:,} bytes; a study file holds at most {MAX_FILE_BYTES:,}.")
-        return path.read_text(encoding="utf-8"), str(path)
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise StudyError(_too_large(str(path), max(path.stat().st_size, len(content)), MAX_FILE_BYTES))
+        return content.decode(), str(path)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from None
     except UnicodeDecodeError:
@@ -88,66 +116,31 @@ def _read(source: str | Path) -> tuple[str, str]:
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
-    import yaml  # here, since a study built in Python needs no YAML
+    from layerwise.study.plain import NotPlain, read_plain  # here, since a study built in Python needs no YAML
 
     try:
-        _refuse_aliases(yaml.parse(text, Loader=yaml.SafeLoader), where)
-        document = yaml.load(text, Loader=_unique_key_loader())  # noqa: S506 - derives from SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StudyError(f"{where}: line {line} is not valid YAML: {error.problem or error.context}.") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
-        raise StudyError(f"{where}: is not valid YAML: {reason}.") from None
+        document = read_plain(text)
+    except NotPlain as error:
+        place = f"line {error.line} " if error.line else ""
+        raise StudyError(f"{where}: {place}is not valid YAML: {error}.") from None
     if not isinstance(document, dict):
         found = "nothing" if document is None else f"a {type(document).__name__}"
         raise StudyError(f"{where}: holds {found}; expected keys such as name, data, network, seeds.")
     return document
 
 
-def _refuse_aliases(events: Iterator[Any], where: str) -> None:
-    """A study needs no anchors, and nested aliases can expand to any size: refuse the first one."""
-    for event in events:
-        if type(event).__name__ == "AliasEvent":
-            line = event.start_mark.line + 1
-            raise StudyError(f"{where}: line {line} uses a YAML alias (*{event.anchor}); write the value out.")
-
-
-def _unique_key_loader() -> type:
-    import yaml
-    import yaml.constructor
-
-    class UniqueKeyLoader(yaml.SafeLoader):
-        """YAML lets a later key silently replace an earlier one; in a study that hides a mistake."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    continue
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice", key.start_mark
-                    )
-                seen.add(key.value)
-            return super().construct_mapping(node, deep=deep)
-
-    return UniqueKeyLoader
-
-
 def _override(document: dict[str, Any], setting: str) -> None:
-    import yaml
+    from layerwise.study.plain import MOST_NESTED, NotPlain, read_plain
 
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise StudyError(f"--set {setting!r}: expected key=value, as in --set training.epochs=50.")
     try:
-        value = yaml.load(text, Loader=_unique_key_loader())  # noqa: S506 - derives from SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = f": {error.problem}" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
-        raise StudyError(f"--set {short(setting)}: {short(text)} is not a YAML value{reason}.") from None
+        value = read_plain(text)
+    except NotPlain as error:
+        raise StudyError(f"--set {short(setting)}: {short(text)} is not a YAML value: {error}.") from None
     place: Any = document
-    *outer, last = key.split(".")
+    *outer, last = key.split(".", MOST_NESTED)
     for name in outer:
         place = _step(place, name, setting)
     if isinstance(place, list):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layerwise.study.claims import FINE_TUNED, Claim, Compare, Ordered, Other, Rate, Stage, Trend
+from layerwise.study.claims import FINE_TUNED, Claim, Compare, Ordered, Other, Rate, Stage, Stop, Trend
 from layerwise.study.parts import nearest
 
 if TYPE_CHECKING:
@@ -165,6 +165,15 @@ def scored_metrics(study: Study, procedure: Procedure, *, tuned: bool) -> list[s
     return [*names, "live_units", "effective_rank"]
 
 
+def held_out(study: Study, claim: Claim) -> int:
+    """How many of the first seeds do not count for a claim: those that settled the depth it speaks of.
+
+    Where a study grows, its arms' final depth is chosen by the scores of these seeds, so that they would flatter it;
+    the others know nothing of the choice. Depths that are trained whatever they find, such as 1, are of all seeds.
+    """
+    return study.grow.seeds if study.grow is not None and claim.depth in {"final", "all"} else 0
+
+
 def looks(study: Study) -> tuple[int, ...]:
     """The numbers of seeds at which the claims are looked at, fixed beforehand; the last is all of them.
 
@@ -192,13 +201,20 @@ def check_claims(study: Study) -> None:
             " or no claims (claims: null, or --set claims=null)"
         )
     if study.stop is not None:
-        _check_stop(study)
+        _check_stop(study, study.stop)
 
 
-def _check_stop(study: Study) -> None:
+def _check_stop(study: Study, stop: Stop) -> None:
     if not study.claims:
         raise ValueError("stop: there is nothing to decide; add claims, or leave stop out")
     size = len(study.blocks()[0])
+    if len(looks(study)) == 1:
+        way, received = ("every", stop.every) if stop.looks is None else ("looks", list(stop.looks))
+        raise ValueError(
+            f"stop.{way}: received {received}, but the study has {study.seeds} seeds, so there is no look before all"
+            f" are trained; expected one at fewer than {study.seeds}, or leave stop out (stop: null, or --set"
+            " stop=null)"
+        )
     uneven = [look for look in looks(study)[:-1] if look % size]
     if uneven:
         raise ValueError(f"stop: received a look at {uneven[0]} seeds; seeds train {size} at a time, so use multiples")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from layerwise import imported
 from layerwise.study.arms import Arm, Procedure, in_one_word
 from layerwise.study.claims import Claim, Stop
 from layerwise.study.data import DataSet
+from layerwise.study.growing import Grow, check_grow
 from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
-from layerwise.study.parts import Part, digest_of, nearest, short
+from layerwise.study.parts import Part, digest_of, nearest, printable, short
 from layerwise.study.scores import check_claims
 from layerwise.study.split import check_labels
 from layerwise.study.training import FineTune, Training
@@ -27,6 +29,18 @@ WIDE_LAYER = 100_000
 
 BLOCK_BYTES = 512 * 2**20
 """What the features of a block at one depth may take up in memory, as float32, unless one seed alone takes more."""
+
+
+MOST_ARMS = 100
+MOST_CLAIMS = 200
+MOST_SEEDS = 100_000
+
+
+def _in_print(text: str) -> str:
+    """A text that a terminal shows as it is, and does not obey."""
+    if printable(text) != text:
+        raise ValueError(f"received {short(text)}; leave out characters that no terminal shows")
+    return text
 
 
 class Track(Part):
@@ -47,17 +61,23 @@ class Study(Part):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-    question: Annotated[str, Field(max_length=500)] = ""
+    question: Annotated[str, Field(max_length=500), AfterValidator(_in_print)] = ""
     data: DataSet
     network: Network
     training: Training = Training()
-    arms: Annotated[dict[str, Arm], Field(min_length=1, default_factory=lambda: {"greedy": Arm()})]
-    seeds: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 30
+    arms: Annotated[
+        dict[str, Arm], Field(min_length=1, max_length=MOST_ARMS, default_factory=lambda: {"greedy": Arm()})
+    ]
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS, strict=True)] = 30
     track: Track = Track()
-    claims: Annotated[dict[str, Claim], Field(min_length=1)] | None = None
+    claims: Annotated[dict[str, Claim], Field(min_length=1, max_length=MOST_CLAIMS)] | None = None
     alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None
     """Chance of any wrongly supported claim, and of any wrongly refuted one, in the family of all claims; .05."""
     stop: Stop | None = None
+    grow: Grow | None = None
+
+    _grown: dict[str, int] = PrivateAttr(default_factory=dict)
+    """How deep arms have grown, by name; no part of what was asked, and of no digest."""
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -95,6 +115,7 @@ class Study(Part):
         for name in self.arms:
             check_procedure(self, name)
         check_claims(self)
+        check_grow(self)
         return self
 
     @property
@@ -102,8 +123,39 @@ class Study(Part):
         """Number of hidden layers of the deepest arm."""
         return max(self.procedure(arm).depth for arm in self.arms)
 
+    def grown(self, depths: Mapping[str, int]) -> Study:
+        """The study as it has come to be: the same, with arms that grew no deeper than they did.
+
+        Args:
+            depths: arm -> its number of hidden layers. A control is as deep as the arm that it controls for.
+
+        Example:
+            >>> from layerwise.study import load
+            >>> study = load("blobs-supervised").grown({"greedy": 3})
+            >>> study.depth, study.digest() == load("blobs-supervised").digest()
+            (3, True)
+        """
+        copy = self.model_copy()
+        copy._grown = dict(depths)  # noqa: SLF001 - the copy is of this class
+        return copy
+
     def procedure(self, arm: str) -> Procedure:
-        """An arm with everything said."""
+        """An arm with everything said, as deep as it has grown."""
+        planned = self.planned(arm)
+        return planned.upto(self._grown.get(self.root(arm), planned.depth))
+
+    def root(self, arm: str) -> str:
+        """The arm itself, or the one that it controls for."""
+        said = self.arms[arm]
+        return arm if said.control is None else said.of or self.roots[0]
+
+    @property
+    def roots(self) -> list[str]:
+        """The arms that are no controls."""
+        return [arm for arm, said in self.arms.items() if said.control is None]
+
+    def planned(self, arm: str) -> Procedure:
+        """An arm with everything said, as deep as it may become."""
         said, of = self.arms[arm], self._controlled(arm)
         control, tune = said.control, said.fine_tune or of.fine_tune
         if control in {"scratch", "permuted"} and tune is not None and tune.objective == "both":
@@ -137,7 +189,7 @@ class Study(Part):
         said = self.arms[arm]
         if said.control is None:
             return said
-        greedy = [name for name, other in self.arms.items() if other.control is None]
+        greedy = self.roots
         if not greedy:
             raise ValueError(f"arms.{arm}: {said.control} has no arm to control for; add one that trains greedily")
         of = greedy[0] if said.of is None else said.of
@@ -258,7 +310,7 @@ def block_size(study: Study) -> int:
     rows, features, _ = study.data.shape()
     widest = features
     for arm in study.arms:
-        asked = study.procedure(arm)
+        asked = study.planned(arm)
         below = shape_below(asked.bottom)
         shapes = incoming_shapes(asked.layers, below) if below else []
         for layer, shape in zip(asked.layers, shapes, strict=False):

@@ -7,6 +7,7 @@ is left alone, what is missing is added, and what differs is refused.
 * :mod:`tasks.tracking.store` opens (and the first time creates) the store,
 * :mod:`tasks.tracking.runs` finds or creates the runs of a study, and closes them,
 * :mod:`tasks.tracking.publishing` puts metrics, models, artifacts and data sets onto them,
+* :mod:`tasks.tracking.registry` makes the chosen network a version of the registered model of the study's name,
 * :mod:`tasks.tracking.templates` writes the Keras models of many seeds from one saved model,
 * :mod:`tasks.tracking.views` says what a study's page opens on,
 * :mod:`tasks.tracking.answers` reads a finished study back, and says what is missing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from tasks import durable
+from tasks import bounded, durable
+from tasks.tracking.store import TrackingError
 
 ARTIFACT = "layerwise.artifact."
 """Prefix of tags that name an artifact's SHA-256; written after the file, such a tag vouches for it."""
@@ -24,13 +26,35 @@ def local_path(location: str | None) -> Path | None:
     return Path(local_file_uri_to_path(location)) if location and is_local_uri(location) else None
 
 
+def require_inside(place: Path, store: str | None) -> Path:
+    """A folder of a run or a model, if it is where MLflow puts those of an experiment.
+
+    A tracking server says where files go. It may choose the experiment's place, and not a folder of somebody else's.
+
+    Args:
+        place: the folder.
+        store: where the experiment keeps its artifacts.
+
+    Raises:
+        TrackingError: if it is anywhere else.
+    """
+    home = local_path(store)
+    inside = place.relative_to(home).as_posix() if home is not None and place.is_relative_to(home) else ""
+    if not re.fullmatch(r"[0-9a-f]{32}/artifacts|models/m-[0-9a-f]{32}/artifacts", inside):
+        raise TrackingError(
+            f"the tracking store would have files written to {place}, which is no folder of a run or model below"
+            f" {store}; see who changed it."
+        )
+    return place
+
+
 def read_below(folder: Path, path: str) -> bytes | None:
     """A file's content; None where it is not there, cannot be read, or its name would lead out of the folder."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         return None
     try:
-        return (folder / path).read_bytes()
-    except OSError:
+        return bounded.read(folder / path, links=True)
+    except (OSError, ValueError):
         return None
 
 
@@ -74,6 +98,6 @@ def _fetched(client: MlflowClient, run: Run, path: str) -> bytes | None:
         return read_below(folder, path)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return Path(client.download_artifacts(run.info.run_id, path, scratch)).read_bytes()
+            return bounded.read(Path(client.download_artifacts(run.info.run_id, path, scratch)), links=False)
     except (MlflowException, OSError):
         return None

@@ -20,13 +20,12 @@ from mlflow.entities import LoggedModel, Run
 
 from tasks.tracking.files import ARTIFACT, local_path, read_below, stored_file
 from tasks.tracking.runs import (
-    ARMS,
     DIGEST,
     RUN_KEY,
-    SEEDS,
     STUDY_RUN,
     Identity,
     RunTree,
+    arms_and_seeds,
     delete_run,
     identity,
     search_models,
@@ -230,9 +229,10 @@ def _faults_of_runs(study_run: Run, runs: Mapping[Identity, Run]) -> Iterator[Fa
 
 def _expected(tags: Mapping[str, str]) -> Iterator[Identity]:
     yield STUDY_RUN
-    for arm in tags.get(ARMS, "").split(","):
+    arms, seeds = arms_and_seeds(tags)
+    for arm in arms:
         yield "arm", arm, ""
-        for seed in range(int(tags.get(SEEDS, "0"))):
+        for seed in range(seeds):
             yield "seed", arm, str(seed)
 
 

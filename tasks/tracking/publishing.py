@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -33,13 +34,14 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import Schema, TensorSpec
 
 from tasks import durable
-from tasks.tracking.files import ARTIFACT, local_path, read_below, write_all, write_artifact
+from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, write_all, write_artifact
 from tasks.tracking.manifest import FILES, MANIFEST, Content, damaged_files, manifest
-from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, search_models
+from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, models_of
 from tasks.tracking.store import TrackingError, failures_in_one_line
 from tasks.tracking.templates import ModelTemplate
 
@@ -166,9 +168,14 @@ class Publisher:
             else:
                 if vouched:
                     log.warning("Artifact %s of run %s was not as published, and is written again.", path, run_id)
-                write_artifact(folder, path, content)
+                write_artifact(require_inside(folder, self._store), path, content)
             self.tags(run_id, {ARTIFACT + path: digest})
             return True
+
+    @cached_property
+    def _store(self) -> str:
+        """Where the experiment keeps its artifacts."""
+        return self.client.get_experiment(self.tree.experiment_id).artifact_location
 
     def manifest(self) -> bool:
         """Publish the list of all that this process published or found published; returns whether it was sent."""
@@ -200,6 +207,11 @@ class Publisher:
             if new:
                 self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
                 held.update(new)
+
+    def tags_of(self, run_id: str) -> dict[str, str]:
+        """Every tag of a run."""
+        with self._lock:
+            return dict(self._of(run_id).tags)
 
     def tagged(self, run_id: str, key: str) -> bool:
         """Whether a run has a tag."""
@@ -248,8 +260,14 @@ class Publisher:
 
     @contextmanager
     def _publishing(self, what: str) -> Generator[None]:
-        with self._lock, failures_in_one_line(f"publishing {what}"):
-            yield
+        with self._lock, failures_in_one_line(f"publishing {what}", self.client.tracking_uri):
+            try:
+                yield
+            except BaseException:
+                # A request that failed may have been carried out all the same, so runs and models are read again.
+                self._held.clear()
+                self._models.clear()
+                raise
 
     def _of(self, run_id: str) -> _Held:
         self._learn([run_id])
@@ -275,27 +293,14 @@ class Publisher:
         for key in run.data.metrics:
             for metric in self.client.get_metric_history(run.info.run_id, key):
                 held.points[key, metric.step] = (metric.value, metric.timestamp)
-        if run.outputs:
-            held.outputs.update(output.model_id for output in run.outputs.model_outputs)
+        held.outputs.update(_outputs(run))
         if run.inputs:
             held.datasets.update((used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs)
         return held
 
     def _learn_models(self, run_ids: Iterable[str]) -> None:
         unread = [run_id for run_id in run_ids if run_id not in self._models]
-        for run_id in unread:
-            self._models[run_id] = {}
-        for model in search_models(self.client, self.tree.experiment_id, unread):
-            of_run = self._models[model.source_run_id]
-            other = of_run.get(model.name)
-            # A request that a server answered too late may have been sent twice: of two, one is dropped.
-            if other is None:
-                of_run[model.name] = model
-            elif other.status == "READY" or model.status != "READY":
-                self.client.delete_logged_model(model.model_id)
-            else:
-                self.client.delete_logged_model(other.model_id)
-                of_run[model.name] = model
+        self._models |= models_of(self.client, self.tree.experiment_id, unread)
 
     def _missing(self, run_id: str, points: Iterable[Point]) -> list[Point]:
         held = self._of(run_id).points
@@ -366,7 +371,7 @@ class Publisher:
         files = folder.named(model_id=known.model_id, run_id=model.run_id, location=known.artifact_location)
         # The client's log_model_artifacts would ask the store where the model lives, then copy: 4 ms more.
         if place := local_path(known.artifact_location):
-            write_all(place, files)
+            write_all(require_inside(place, self._store), files)
             return place
         with tempfile.TemporaryDirectory() as scratch:
             write_all(Path(scratch), files)
@@ -401,9 +406,16 @@ class Publisher:
         linked = self._of(run_id).outputs
         ids = {self._models[run_id][model.name].model_id: model.step for model in models}
         absent = [LoggedModelOutput(model_id, step) for model_id, step in ids.items() if model_id not in linked]
-        if absent:  # MLflow inserts blindly: sending a link twice fails
+        if not absent:
+            return
+        try:
             self.client.log_outputs(run_id, absent)
-            linked.update(output.model_id for output in absent)
+        except MlflowException:
+            # MLflow inserts blindly: a request that was answered too late, and so sent twice, fails.
+            run = self.client.get_run(run_id)
+            if not {output.model_id for output in absent} <= _outputs(run):
+                raise
+        linked.update(output.model_id for output in absent)
 
     def _link_points(self, run_id: str, models: Sequence[SeedModel]) -> None:
         """Send metrics with the model they describe; the run and the model receive them in one request."""
@@ -448,6 +460,10 @@ def _parent(path: str) -> str | None:
     """The folder of an artifact, as MLflow wants it said."""
     parent = PurePosixPath(path).parent
     return None if parent == PurePosixPath() else str(parent)
+
+
+def _outputs(run: Run) -> set[str]:
+    return {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
 
 
 def _metric(point: Point, timestamp: int | None = None, model_id: str | None = None) -> Metric:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import itertools
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run, RunTag
+from mlflow.entities import LoggedModel, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from layerwise.study import AnyLayer, Procedure, Study, Training
+from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, Training
 from tasks import owners
 from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
 from tasks.tracking.views import VIEW_TAG, arms_view
@@ -106,7 +107,7 @@ def open_runs(
     Raises:
         TrackingError: if the study's experiment has been deleted or moved, or the store fails.
     """
-    with failures_in_one_line(f"opening the runs of {study.name!r}"):
+    with failures_in_one_line(f"opening the runs of {study.name!r}", client.tracking_uri):
         experiment_id = _experiment(client, study, root)
         close_stale_runs(client, experiment_id, except_key=run_key)
         plan = _Plan(study, run_key, repeat, provenance)
@@ -138,6 +139,8 @@ def close_runs(
 ) -> None:
     """Close what is open of a tree, seeds before arms before the study; what is closed stays as it is.
 
+    Doubles that a server made of a request it answered too late are deleted.
+
     Args:
         client: the store.
         tree: the runs.
@@ -146,11 +149,12 @@ def close_runs(
             the study run is then FAILED too.
         end_time: milliseconds since the epoch; now if left out.
     """
-    with failures_in_one_line("closing the runs"):
+    with failures_in_one_line("closing the runs", client.tracking_uri):
         ended = end_time or int(time.time() * 1000)
-        runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
-        models = count_models(client, tree.experiment_id, list(tree.seed_run_ids.values()))
-        unfinished = {tree.seed_of[run_id][0] for run_id, states in models.items() if set(states) - {"READY"}}
+        runs = _without_twins(client, tree)
+        models = models_of(client, tree.experiment_id, list(tree.seed_run_ids.values()))
+        ready = {run_id: sum(model.status == "READY" for model in own.values()) for run_id, own in models.items()}
+        unfinished = {tree.seed_of[run_id][0] for run_id, own in models.items() if ready[run_id] < len(own)}
         failed = {*failed_arms, *unfinished}
         for run_id in tree.run_ids():
             run = runs.get(run_id)
@@ -177,8 +181,29 @@ def close_stale_runs(client: MlflowClient, experiment_id: str, *, except_key: st
 
 
 def tree_runs(client: MlflowClient, experiment_id: str, run_key: str) -> list[Run]:
-    """Every run of a run key that has not been deleted."""
+    """Every run of a run key that has not been deleted.
+
+    Raises:
+        TrackingError: if that is no run key, as it may be where a tracker was asked for it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_key):
+        raise TrackingError(f"the tag {RUN_KEY} says {run_key[:40]!r}, which no study has; see who changed it.")
     return _search(client, experiment_id, f"tags.`{RUN_KEY}` = '{run_key}'")
+
+
+def arms_and_seeds(tags: Mapping[str, str]) -> tuple[list[str], int]:
+    """The arms of a study, and how many seeds each has, as the tags of its run say.
+
+    Raises:
+        TrackingError: if they say what no study can.
+    """
+    arms, seeds = tags.get(ARMS, "").split(","), tags.get(SEEDS, "0")
+    if len(arms) > MOST_ARMS or not seeds.isdecimal() or not seeds.isascii() or int(seeds[:9]) > MOST_SEEDS:
+        raise TrackingError(
+            f"the tags {ARMS} and {SEEDS} say {len(arms):,} arms and {seeds[:40]!r} seeds, which no study has; see who"
+            " changed them."
+        )
+    return arms, int(seeds)
 
 
 def identity(run: Run) -> Identity:
@@ -200,6 +225,23 @@ def count_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str
     for model in search_models(client, experiment_id, run_ids):
         counts[model.source_run_id][str(model.status)] += 1
     return counts
+
+
+def models_of(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> dict[str, dict[str, LoggedModel]]:
+    """Run id -> name -> model. Of several of one name one stays, READY if any is; the others are deleted.
+
+    Creating a model is not idempotent: a request that a server answered too late may have been sent twice.
+    """
+    found: dict[str, dict[str, LoggedModel]] = {run_id: {} for run_id in run_ids}
+    for model in search_models(client, experiment_id, run_ids):
+        of_run = found[model.source_run_id]
+        other = of_run.setdefault(model.name, model)
+        if other is model:
+            continue
+        kept, dropped = (model, other) if model.status == "READY" != other.status else (other, model)
+        client.delete_logged_model(dropped.model_id)
+        of_run[model.name] = kept
+    return found
 
 
 def search_models(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> Iterator[Any]:
@@ -333,7 +375,7 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
         )
     _require_artifacts_here(client, study, experiment.artifact_location, root)
     if VIEW_TAG not in experiment.tags:
-        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, arms_view(created=experiment.creation_time or 0))
+        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, _view(study, experiment.creation_time or 0))
     return experiment.experiment_id
 
 
@@ -354,7 +396,7 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
     location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
     tags = {
         "mlflow.experimentKind": "custom_model_development",
-        VIEW_TAG: arms_view(created=int(time.time() * 1000)),
+        VIEW_TAG: _view(study, int(time.time() * 1000)),
         STUDY: study.name,
     }
     if study.question:
@@ -366,6 +408,10 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
         if experiment is None:
             raise TrackingError(f"the experiment {study.name!r} cannot be created: {_first_line(error)}") from None
         return experiment.experiment_id
+
+
+def _view(study: Study, created: int) -> str:
+    return arms_view(created=created, score="r2" if study.data.task == "regression" else "accuracy")
 
 
 def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Run]:
@@ -382,6 +428,17 @@ def _one_of_each(client: MlflowClient, runs: Sequence[Run]) -> dict[Identity, Ru
         for other in others:
             delete_run(client, other)
     return kept
+
+
+def _without_twins(client: MlflowClient, tree: RunTree) -> dict[str, Run]:
+    """The tree's runs by id; others that claim to be one of them are deleted."""
+    runs = {run.info.run_id: run for run in tree_runs(client, tree.experiment_id, tree.run_key)}
+    ours = {run_id: runs.pop(run_id) for run_id in tree.run_ids() if run_id in runs}
+    known = {identity(run) for run in ours.values()}
+    for other in runs.values():
+        if identity(other) in known:
+            delete_run(client, other)
+    return ours
 
 
 def _fullest_first(run: Run) -> tuple[int, int, int, int, str]:

@@ -14,6 +14,9 @@ import re
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -41,12 +44,35 @@ _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "c
 _NOISY_LOGGERS = ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "urllib3.connectionpool")
 
 
+PROBE_SECONDS = 5.0
+"""How long to wait for a server's sign of life."""
+
+
 class TrackingError(RuntimeError):
     """The tracking store cannot do what was asked; its message is one line: received, expected, remedy."""
 
 
+class TrackerAway(TrackingError):
+    """The tracking store does not answer, or takes nothing just now: the same request may succeed a little later."""
+
+
 class StoreFull(TrackingError):
     """The disk of the store is full; what was asked may well be right."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """The file of a store that is SQLite.
+
+    Attributes:
+        path: where it is.
+        journal: how it keeps its journal; ``wal`` is what we want.
+        on_network: whether it is on a network file system, where that is not safe.
+    """
+
+    path: Path
+    journal: str
+    on_network: bool
 
 
 def store_uri(root: Path) -> str:
@@ -69,6 +95,28 @@ def artifact_root(root: Path) -> Path:
     return root.absolute() / "mlruns" / "artifacts"
 
 
+def file_of(root: Path) -> Path:
+    """The file of a store that is SQLite, whether it is there or not."""
+    return _path_of(store_uri(root))
+
+
+def is_new(root: Path) -> bool:
+    """Whether the store is a file that is not there yet, so that nothing can have been tracked in it."""
+    uri = store_uri(root)
+    return uri.startswith("sqlite:") and not _path_of(uri).exists()
+
+
+def answers(root: Path) -> bool:
+    """Whether the store is there and takes requests; one that refuses them answers as well."""
+    try:
+        open_store(root)
+    except TrackerAway:
+        return False
+    except TrackingError:
+        return True
+    return True
+
+
 def open_store(root: Path) -> MlflowClient:
     """A client of the study's tracking store, which is created if there is none yet.
 
@@ -77,8 +125,9 @@ def open_store(root: Path) -> MlflowClient:
             ``<root>/.layerwise``.
 
     Raises:
-        TrackingError: if the store cannot be created, written or reached, is no MLflow store, or was made by
-            another version of MLflow than this one.
+        TrackerAway: if it does not answer, or another process keeps it locked.
+        TrackingError: if the store cannot be created or written, does not let us in, is no MLflow store, or was made
+            by another version of MLflow than this one.
     """
     uri = store_uri(root)
     if uri.startswith("sqlite:"):
@@ -90,14 +139,31 @@ def open_store(root: Path) -> MlflowClient:
     return _open_remote(uri)
 
 
+def open_existing_store(root: Path) -> MlflowClient:
+    """A client of a store that is to be read: one that is not there is not made.
+
+    Raises:
+        TrackingError: as :func:`open_store` does, and if nothing has been tracked in ``root``.
+    """
+    path = database_path(root)
+    if store_uri(root) == _sqlite_uri(path) and not path.exists():
+        raise TrackingError(
+            f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT."
+        )
+    return open_store(root)
+
+
 @contextmanager
-def failures_in_one_line(doing: str) -> Generator[None]:
+def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
     """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.
 
     Args:
         doing: what was being done, as in ``"closing the runs"``.
+        uri: of the store. What is said of one that is :class:`TrackerAway` is the same, whatever was being done.
     """
     from mlflow.exceptions import MlflowException
+
+    from tasks.tracking.absence import absence
 
     try:
         with _quiet():  # MLflow logs a database's failure with its traceback, then raises it
@@ -106,6 +172,8 @@ def failures_in_one_line(doing: str) -> Generator[None]:
         if durable.is_full(error):  # said once, whatever was being done
             words = f"the disk of the tracking store is full ({_reason(error)})"
             raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
+        if away := absence(error):
+            raise TrackerAway(f"the tracking store {_shown(uri)} {away}") from error
         remedy = "mend it and run again, and it goes on there."
         raise TrackingError(
             f"{doing} failed: {_reason(error)}; {FROM_RESULTS if 'malformed' in str(error) else remedy}"
@@ -122,6 +190,35 @@ def _kind_of(error: BaseException) -> type[TrackingError]:
     return StoreFull if durable.is_full(error) else TrackingError
 
 
+@contextmanager
+def taken_as_ours(what: str) -> Generator[None]:
+    """Turn what is raised meanwhile by content that is not as Layerwise writes it into a :class:`TrackingError`.
+
+    A tracker may hold anything: whoever may write to it can change a table and the digest that vouches for it.
+
+    Args:
+        what: was read, as in ``"study.yaml of run 1d1d"``.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise TrackingError(f"{what} is not what Layerwise writes ({reason}); see who changed it.") from error
+
+
+def check_database(root: Path) -> Database:
+    """A store that is SQLite, if MLflow can use it as it is; MLflow is not loaded for it, and nothing is changed.
+
+    Raises:
+        TrackingError: if it cannot be read, or was made by another version of MLflow than this one.
+    """
+    path = file_of(root)
+    _require_revision(path, _inspect(path, write_ahead=False))
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    return Database(path, journal, _on_network(path))
+
+
 def is_remote(client: MlflowClient) -> bool:
     """Whether a server decides where artifacts go."""
     return client.tracking_uri.startswith(("http://", "https://"))
@@ -132,8 +229,12 @@ def _sqlite_uri(path: Path) -> str:
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
+def _path_of(uri: str) -> Path:
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
 def _open_sqlite(uri: str, root: Path) -> MlflowClient:
-    path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    path = _path_of(uri)
     _require_writable(path, artifact_root(root))
     if not path.exists() or path.stat().st_size == 0:
         _create(path, root)
@@ -153,22 +254,40 @@ def _open_remote(uri: str) -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    from tasks.tracking.absence import absence
+
     try:
         with _quiet():
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
+            _probe(client)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        shown = _without_password(uri)
+        shown = _shown(uri)
+        if away := absence(error):
+            raise TrackerAway(f"the tracking store {shown} {away}") from None
         reason = str(error).replace(uri, shown).splitlines()[0]
         raise TrackingError(
-            f"the tracking store {shown} does not answer ({reason[:200]});"
-            " start it, or correct or unset MLFLOW_TRACKING_URI."
+            f"the tracking store {shown} cannot be used ({reason[:200]});"
+            " correct or unset MLFLOW_TRACKING_URI, or who you are there."
         ) from None
     return client
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"(?<=://)[^/]*@", "", uri)
+def _probe(client: MlflowClient) -> None:
+    """Ask for something small, once: who wants to try again can do so, and does not wait long to know."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request_safe
+
+    if not is_remote(client):
+        client.search_experiments(max_results=1)
+        return
+    path = "/api/2.0/mlflow/experiments/search"
+    creds, small = get_default_host_creds(client.tracking_uri), {"max_results": "1"}
+    http_request_safe(creds, path, "GET", params=small, max_retries=0, timeout=PROBE_SECONDS)
+
+
+def _shown(uri: str) -> str:
+    """A store as messages name it: the file, or the address without a password."""
+    return str(_path_of(uri)) if uri.startswith("sqlite:") else re.sub(r"(?<=://)[^/]*@", "", uri)
 
 
 def _require_writable(database: Path, artifacts: Path) -> None:
@@ -248,6 +367,8 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return row[0] if row else None
     except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise TrackerAway(f"the tracking store {path} is locked by another process") from None
         remedy = durable.remedy(error) if durable.is_full(error) else "close what holds it"
         raise _kind_of(error)(f"{path} cannot be opened ({error}); {remedy}, and run again.") from None
     except sqlite3.DatabaseError as error:
@@ -258,23 +379,35 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
 
 def _require_revision(path: Path, found: str | None) -> None:
     """Refuse other revisions before MLflow sees the store: it would migrate an old one without asking."""
-    import mlflow
-    from alembic.script import ScriptDirectory
-
     if found is None:
         raise TrackingError(f"{path} is a database without MLflow's tables; move it away, and a new store is made.")
-    migrations = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
-    if found in migrations.get_heads():
+    newest, older = _revisions()
+    if found in newest:
         return
-    if any(revision.revision == found for revision in migrations.walk_revisions()):
+    if found in older:
         raise TrackingError(
-            f"{path} was made by an older MLflow than {mlflow.__version__} (schema {found});"
+            f"{path} was made by an older MLflow than {version('mlflow')} (schema {found});"
             f" back it up, then run `mlflow db upgrade {_sqlite_uri(path)}`."
         )
     raise TrackingError(
-        f"{path} was made by a newer MLflow than {mlflow.__version__} (schema {found} is unknown here);"
+        f"{path} was made by a newer MLflow than {version('mlflow')} (schema {found} is unknown here);"
         " install that version, or set LAYERWISE_ROOT to another place."
     )
+
+
+def _revisions() -> tuple[set[str], set[str]]:
+    """The newest revisions of the schema that the installed MLflow knows, and the older ones.
+
+    Its migrations are read as text: to import them, and MLflow for it, would take seconds of every command that looks.
+    """
+    package = find_spec("mlflow")
+    places = package.submodule_search_locations if package is not None else None
+    below = [Path(place) / "store" / "db_migrations" / "versions" for place in places or ()]
+    texts = [file.read_text() for folder in below for file in folder.glob("*.py")]
+    known = {name for text in texts for name in re.findall(r"""^revision\b.*?=\s*["'](\w+)["']""", text, re.M)}
+    lines = (line for text in texts for line in re.findall(r"^down_revision\b[^=]*=\s*(\([^)]*\)|.*)", text, re.M))
+    older = {name for line in lines for name in re.findall(r"""["'](\w+)["']""", line)}
+    return known - older, older
 
 
 def _relax_syncs(client: MlflowClient) -> None:

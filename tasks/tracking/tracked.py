@@ -6,27 +6,45 @@ What the tracker holds is data and no more: the study file is read as plain YAML
 from __future__ import annotations
 
 import difflib
-import io
-import json
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from tasks.tracking.answers import DIFFERENCES, RESULTS, VERDICTS, stored_file
-from tasks.tracking.runs import KIND, REPEAT, RUN_KEY, STUDY, tree_runs
-from tasks.tracking.store import TrackingError
+from layerwise.study import StudyError
+from layerwise.study.reading import document_of
+from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, stored_file, stored_table, stored_verdicts, table_of
+from tasks.tracking.publishing import ARTIFACT, DEPTH
+from tasks.tracking.runs import (
+    ARM,
+    ARMS,
+    DIGEST,
+    KIND,
+    REPEAT,
+    RUN_KEY,
+    STUDY,
+    identity,
+    search_models,
+    tree_runs,
+)
+from tasks.tracking.store import TrackingError, failures_in_one_line, taken_as_ours
 
 STUDY_FILE = "study.yaml"
 """The artifact of the study run that holds the study, every setting spelled out."""
 
 SCORES = "scores_by_seed.csv"
 """The one that holds every score: a row per arm, seed and depth."""
+
+RUN_ID = "[0-9a-f]{32}"
+"""What MLflow's run ids look like, and names of studies seldom do."""
+
+STAGES = "stages.csv"
+"""The one that holds the run's ledger: a row per stage, with the digest of what it left."""
 
 MOST_EXPERIMENTS = 1000
 
@@ -42,7 +60,9 @@ class Tracked:
         table: its summary over seeds.
         verdicts: what the run found of each claim, as plain JSON; None without claims.
         differences: how arms differ, paired by seed; None where no two are compared.
+        costs: time and memory of every stage; None of a run from before they were kept.
         data_digest: digest of the data; empty where none was logged.
+        stages: a row per stage, with the digest of what it left; None where none were logged.
     """
 
     run: Run
@@ -51,7 +71,9 @@ class Tracked:
     table: pd.DataFrame
     verdicts: dict[str, Any] | None
     differences: pd.DataFrame | None
+    costs: pd.DataFrame | None
     data_digest: str
+    stages: pd.DataFrame | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +93,28 @@ def find_study_run(client: MlflowClient, said: str) -> Run:
     Raises:
         TrackingError: if there is no such run; one line, with the nearest names.
     """
-    return _by_id(client, said) if re.fullmatch(r"[0-9a-f]{32}", said) else _by_name(client, said)
+    return _by_id(client, said) if re.fullmatch(RUN_ID, said) else _by_name(client, said)
+
+
+def find_arm(client: MlflowClient, said: str) -> tuple[Run, str]:
+    """The study run, and the arm of it, that a person means; the arm is empty where they mean all of them.
+
+    Args:
+        client: the store.
+        said: what :func:`find_study_run` takes, with ``/arm`` behind it for one arm; the id of an arm's run means that
+            arm.
+
+    Raises:
+        TrackingError: if there is no such run, or no such arm in it; one line.
+    """
+    name, _, arm = said.partition("/")
+    run = find_study_run(client, name)
+    if not arm and name != run.info.run_id and re.fullmatch(RUN_ID, name):
+        arm = client.get_run(name).data.tags.get(ARM, "")
+    known = run.data.tags.get(ARMS, "").split(",")
+    if arm and arm not in known:
+        raise TrackingError(f"{name} has no arm {arm!r}; there are {', '.join(known)}.")
+    return run, arm
 
 
 def read_tracked(client: MlflowClient, run: Run) -> Tracked:
@@ -80,19 +123,100 @@ def read_tracked(client: MlflowClient, run: Run) -> Tracked:
     Raises:
         TrackingError: if something is not there, or not as it was published.
     """
-    document = yaml.safe_load(_required(client, run, STUDY_FILE))
-    verdicts = stored_file(client, run, VERDICTS)
-    differences = stored_file(client, run, DIFFERENCES)
-    used = run.inputs.dataset_inputs if run.inputs else []
-    return Tracked(
-        run,
-        document,
-        metrics=pd.read_csv(io.BytesIO(_required(client, run, SCORES))),
-        table=pd.read_csv(io.BytesIO(_required(client, run, RESULTS))),
-        verdicts=None if verdicts is None else json.loads(verdicts),
-        differences=None if differences is None else pd.read_csv(io.BytesIO(differences)),
-        data_digest=used[0].dataset.digest if used else "",
-    )
+    with taken_as_ours(f"what run {run.info.run_id} holds"):
+        used = run.inputs.dataset_inputs if run.inputs else []
+        return Tracked(
+            run,
+            document=_document(client, run),
+            metrics=_scored(table_of(_required(client, run, SCORES)), "seed"),
+            table=_scored(table_of(_required(client, run, RESULTS))),
+            verdicts=stored_verdicts(client, run),
+            differences=stored_table(client, run, DIFFERENCES),
+            costs=stored_table(client, run, COSTS),
+            data_digest=used[0].dataset.digest if used else "",
+            stages=stored_table(client, run, STAGES),
+        )
+
+
+def _scored(table: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """A table with the columns that say whose scores its rows are."""
+    for name in ("depth", *more):
+        if not pd.api.types.is_integer_dtype(table[name]):
+            raise ValueError(f"its column {name!r} holds {table[name].dtype}, and no whole numbers")
+    if not pd.api.types.is_string_dtype(table["arm"]):
+        raise ValueError("its column 'arm' holds no text")
+    return table
+
+
+def arm_settings(client: MlflowClient, run: Run) -> dict[str, dict[str, str]]:
+    """Arm -> setting -> value: what the parameters of the arms' runs say of the tree that a study run belongs to."""
+    runs = tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
+    return {one.data.tags[ARM]: dict(one.data.params) for one in runs if one.data.tags.get(KIND) == "arm"}
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """What the run of one seed holds.
+
+    Attributes:
+        scores: name and depth -> value.
+        weights: name and depth of each finished model -> digest of its weights.
+    """
+
+    scores: dict[tuple[str, int], float]
+    weights: dict[tuple[str, int], str]
+
+
+def read_seed_runs(client: MlflowClient, run: Run) -> dict[tuple[str, int], SeedRun]:
+    """Arm and seed -> what the run of that seed holds, for every seed run of a study run's tree.
+
+    Raises:
+        TrackingError: if the store fails.
+    """
+    with failures_in_one_line(f"reading the seeds' runs of {run.data.tags[STUDY]}", client.tracking_uri):
+        experiment, runs = run.info.experiment_id, tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
+        of_seeds = {one.info.run_id: one for one in runs if identity(one)[0] == "seed"}
+        found = {run_id: SeedRun(_scores(client, one), {}) for run_id, one in of_seeds.items()}
+        with taken_as_ours(f"what the seeds' runs of {run.data.tags[STUDY]} hold"):
+            for model in search_models(client, experiment, list(of_seeds)):
+                if model.status == "READY":
+                    place = (model.name, int(model.tags[DEPTH]))
+                    found[model.source_run_id].weights[place] = model.tags.get(DIGEST, "")
+            return {(identity(one)[1], int(identity(one)[2])): found[run_id] for run_id, one in of_seeds.items()}
+
+
+def append_record(client: MlflowClient, run: Run, path: str, content: str, tags: dict[str, str]) -> None:
+    """Add a new artifact to a run, and set tags; what it holds already stays as it is.
+
+    Args:
+        client: the store.
+        run: the run.
+        path: of the artifact, which must not be there yet.
+        content: of the artifact.
+        tags: those that say what the latest record says.
+
+    Raises:
+        TrackingError: if the store fails, or the artifact is there.
+    """
+    with failures_in_one_line(f"writing {path} to run {run.info.run_id}", client.tracking_uri):
+        if ARTIFACT + path in run.data.tags:
+            raise TrackingError(f"run {run.info.run_id} holds {path} already; run again to write another.")
+        client.log_text(run.info.run_id, content, path)
+        vouching = {ARTIFACT + path: hashlib.sha256(content.encode()).hexdigest()}
+        client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in (vouching | tags).items()])
+
+
+def _scores(client: MlflowClient, run: Run) -> dict[tuple[str, int], float]:
+    histories = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
+    return {(point.key, point.step): point.value for history in histories for point in history}
+
+
+def _document(client: MlflowClient, run: Run) -> dict[str, Any]:
+    where = f"{STUDY_FILE} of run {run.info.run_id}"
+    try:
+        return document_of(_required(client, run, STUDY_FILE), where)
+    except StudyError as error:
+        raise TrackingError(str(error)) from None
 
 
 def _required(client: MlflowClient, run: Run, path: str) -> bytes:

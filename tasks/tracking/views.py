@@ -32,17 +32,26 @@ SECTIONS = {
 }
 """Heading -> metrics of an arm, a chart each."""
 
+PAIRED = "paired"
+"""What the metrics of the study run begin with that say how arms differ: a section of their own, folded, at the end."""
 
-def arms_view(*, created: int) -> str:
+
+def arms_view(*, created: int, score: str = "accuracy") -> str:
     """The view's tag: charts by depth with a line for every arm, as :data:`SECTIONS` says; none without data is shown.
 
     Args:
         created: when the experiment was made, milliseconds since 1970.
+        score: what answers the study: ``"accuracy"``, or ``"r2"`` where it predicts numbers.
     """
+    charts = [
+        _chart(metric.replace("accuracy", score), name) for name, metrics in SECTIONS.items() for metric in metrics
+    ]
     state = {
-        "compareRunCharts": [_chart(metric, name) for name, metrics in SECTIONS.items() for metric in metrics],
+        "compareRunCharts": charts,
         # Two to a row: a laptop's page cuts the names of three short.
-        "compareRunSections": [{"uuid": name, "name": name, "display": True, "columns": 2} for name in SECTIONS],
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": name != PAIRED, "columns": 2} for name in (*SECTIONS, PAIRED)
+        ],
         "hideEmptyCharts": True,
         "runsHiddenMode": "SHOW_ALL",
     }

@@ -169,6 +169,16 @@ def test_figures_render(site: Site, page: Any, run: str, path: str) -> None:
     page.wait_for_function(wide, timeout=PATIENCE)  # nothing else on the page is half as wide
 
 
+def test_the_report_renders_and_is_one_click_away(site: Site, page: Any) -> None:
+    page.goto(site.run_page("study"))
+    with page.context.expect_page(timeout=PATIENCE) as opened:
+        page.get_by_role("link", name="The report", exact=True).first.click(timeout=PATIENCE)
+    frame = opened.value.frame_locator("iframe").first
+    expect(frame.get_by_role("heading", name="small-pages")).to_be_visible(timeout=PATIENCE)
+    expect(frame.get_by_text("Do the pages read well?").first).to_be_visible()
+    expect(frame.locator("figure.drawing svg").first).to_be_visible()
+
+
 def test_results_table_renders(site: Site, page: Any) -> None:
     page.goto(site.run_page("study", "/artifacts/results.csv"))
     expect(page.get_by_text("Previewing the first 7 rows")).to_be_visible(timeout=PATIENCE)

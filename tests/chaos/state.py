@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import pandas as pd
 from prefect.results import ResultRecord
 
 from flows import environment
@@ -34,7 +35,19 @@ from tasks.tracking.manifest import FILES
 
 State = dict[str, Any]
 
-PASSING = ("layerwise.owner", "layerwise.git_", "mlflow.sharedViewState.")
+TIMED = ("costs.csv", "stages.csv", "report.html", "report.md")
+"""Artifacts that say when something happened or how long it took: of tables the rest is compared, of pages that they
+are there."""
+
+WHEN = ["seconds", "peak_memory_bytes", "finished"]
+"""The columns of such a table that say so."""
+
+PASSING = (
+    "layerwise.owner",
+    "layerwise.git_",
+    "mlflow.sharedViewState.",
+    *(f"layerwise.artifact.{name}" for name in TIMED),
+)
 """Beginnings of tags that say who, when, or from what state of the code, which may change while trials run."""
 
 NOBODYS = "file of nobody: "
@@ -304,9 +317,16 @@ def _artifacts(store: sqlite3.Connection, names: Mapping[str, str], root: Path) 
     for file in sorted(path for path in (root / "mlruns" / "artifacts").rglob("*") if path.is_file()):
         owner = next((place for place in places if file.is_relative_to(place)), None)
         if owner is not None:
-            yield f"artifact {file.relative_to(owner)} of {places[owner]}", _sha256(file.read_bytes())
+            yield f"artifact {file.relative_to(owner)} of {places[owner]}", _content(file)
         elif not any(file.is_relative_to(place) for place in models):
             yield f"{NOBODYS}{file.relative_to(root)}", _sha256(file.read_bytes())
+
+
+def _content(file: Path) -> str:
+    """What counts of an artifact's content."""
+    if file.name in TIMED and file.suffix == ".csv":
+        return pd.read_csv(file).drop(columns=WHEN, errors="ignore").to_csv(index=False)
+    return "there" if file.name in TIMED else _sha256(file.read_bytes())
 
 
 def _results(root: Path) -> Iterator[tuple[str, str]]:
@@ -314,7 +334,7 @@ def _results(root: Path) -> Iterator[tuple[str, str]]:
     folder = ResultFolder(folder=str(environment.results_folder(root)))
     for digest in sorted(stored(root)):
         value = ResultRecord[Any].deserialize(folder.read_path(digest)).result
-        took = {name: 0 for name in ("finished", "seconds") if hasattr(value, name)}
+        took = {name: 0 for name in ("finished", "seconds", "peak_memory") if hasattr(value, name)}
         value = dataclasses.replace(value, **took)
         yield f"result {digest}", _sha256(StageSerializer().dumps(value))
 

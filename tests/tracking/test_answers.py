@@ -198,7 +198,7 @@ def test_verdicts_come_back(client, study, opened, tree):
     """Verdicts are read as they were published; of a study with claims they are missed where they are not there."""
     run = finished_study_run(client, study.name, tree.run_key)
     assert stored_answer(client, run, claims=True).missing == (f"1 file missing (study: {VERDICTS})",)
-    said = {"study": study.name, "verdicts": [{"claim": "rises", "verdict": "refuted"}]}
+    said = {"study": study.name, "verdicts": [{"claim": "rises", "verdict": "refuted", "words": "It falls."}]}
     opened()
     Publisher(client, tree).text(tree.study_run_id, VERDICTS, json.dumps(said))
     close_runs(client, tree)

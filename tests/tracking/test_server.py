@@ -1,70 +1,254 @@
-"""A team's server in place of the file below the root: the same calls, over HTTP."""
+"""A team's server in place of the file below the root: the same calls, over HTTP, whatever becomes of a connection."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import suppress
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer
-from tasks.tracking.publishing import Point, Publisher
+from layerwise.study import Study
+from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer, stored_file
+from tasks.tracking.publishing import Point, Publisher, SeedModel
+from tasks.tracking.registry import Candidate, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs
-from tasks.tracking.store import open_store
+from tasks.tracking.store import TrackerAway, TrackingError, open_store
+from tasks.tracking.templates import ModelFolder
+from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
 from tests.studies import small
+from tests.trackers import LOSSES, Proxy, Store, TeamServer
+
+SEEDS, DEPTHS = (0,), (1, 2)
+
+WEIGHTS = np.random.default_rng(1).bytes(300_000)
+"""What a model's file holds: more than a socket takes at once, so that an upload can break in its midst."""
 
 
-@pytest.fixture
-def server(root, monkeypatch):
-    """A real MLflow server with a store of its own; MLFLOW_TRACKING_URI names it."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = str(unused.getsockname()[1])
-    place = root / "server"
-    place.mkdir()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    stores = ["--backend-store-uri", f"sqlite:///{place}/team.db", "--artifacts-destination", str(place / "artifacts")]
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # half of its start, for nothing used here
-    with (place / "log").open("wb") as log:
-        process = subprocess.Popen(command + stores, stdout=log, stderr=log)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer]:
+    server = TeamServer(tmp_path_factory.mktemp("server"))
     try:
-        for _ in range(120):
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
-                break
-            time.sleep(0.5)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        yield place
+        yield server.start()
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        server.stop()
 
 
-@pytest.mark.slow
-def test_a_study_is_tracked_on_a_server(server, root, capfd):
-    """Runs, metrics, artifacts and the answer go through a server as they go to a file, once each and quietly."""
-    study, client = small(seeds=2), open_store(root)
-    tables = []
-    for _ in range(2):
-        tree = open_runs(
-            client, study, run_key=study.digest(), repeat="", seeds=range(2), provenance={"layerwise.a": "b"}, root=root
-        )
-        publisher = Publisher(client, tree)
-        for seed in (0, 1):
-            points = [Point("test_accuracy", 0.1 + seed / 3, step, 1) for step in (1, 2, 3)]
-            tables.append(publisher.metrics(tree.seed_run("greedy", seed), points))
-        publisher.table(tree.study_run_id, RESULTS, pd.DataFrame({"mean": [1 / 3]}))
-        publisher.manifest()
-        close_runs(client, tree)
-    assert tables == [3, 3, 0, 0]
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client tries again at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+
+
+def model(run_id: str, seed: int, depth: int) -> SeedModel:
+    """A model as the flow publishes it, but for its architecture, which takes TensorFlow."""
+    folder = ModelFolder({"MLmodel": b"name: it", "data/model.keras": WEIGHTS})
+    template = SimpleNamespace(folder=lambda *_: folder)
+    points = [Point(key, seed + depth / 7, depth, depth) for key in ("test_accuracy", "test_loss")]
+    return SeedModel(run_id, f"depth-{depth:02d}", depth, template, [], f"weights-{seed}-{depth}", points)  # ty: ignore[invalid-argument-type]
+
+
+def publish(root: Path, study: Study) -> None:
+    """Everything that is sent of a small study, in the order of a run."""
+    client = open_store(root)
+    tree = open_runs(
+        client, study, run_key=study.digest(), repeat="", seeds=SEEDS, provenance={"layerwise.a": "b"}, root=root
+    )
+    publisher = Publisher(client, tree)
+    for seed in SEEDS:
+        run_id = tree.seed_run("greedy", seed)
+        publisher.metrics(run_id, [Point("live_units", depth, depth, depth) for depth in DEPTHS])
+        publisher.models([model(run_id, seed, depth) for depth in DEPTHS])
+    arm, rows = tree.arm_run_ids["greedy"], np.zeros((2, 2), np.float32)
+    publisher.metrics(arm, [Point("test_accuracy_mean", 1 / 3, depth, depth) for depth in DEPTHS])
+    publisher.dataset(
+        arm, name="blobs", digest="d1", context="train", source={"source": "blobs"}, features=rows, labels=rows[:, 0]
+    )
+    publisher.text(tree.study_run_id, "study.yaml", "name: it")
+    publisher.tags(tree.study_run_id, {"layerwise.answer": "none"})
+    publisher.table(tree.study_run_id, RESULTS, pd.DataFrame({"mean": [1 / 3]}))
+    publisher.manifest()
+    register(client, tree, Candidate("greedy", 2, 0, "depth-02", "What it is"), study=study.name)
+    close_runs(client, tree)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: TeamServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
+    """The state that publishing without disturbance leaves, and how many requests that takes."""
+    with pytest.MonkeyPatch.context() as patched, Proxy(server.port) as proxy:
+        patched.setenv("MLFLOW_TRACKING_URI", proxy.url)
+        publish(tmp_path_factory.mktemp("undisturbed"), small(name="undisturbed", seeds=len(SEEDS)))
+    return Store(server, "undisturbed").state(), proxy.seen
+
+
+def test_a_study_is_tracked_on_a_server(
+    server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Runs, metrics, models and the answer go through a server as they go to a file, once each and quietly."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    study, store = small(name="twice", seeds=len(SEEDS)), Store(server, "twice")
+    publish(root, study)
+    before, client = store.state(), open_store(root)
+    publish(root, study)
+    assert store.state() == before
     answer = stored_answer(client, finished_study_run(client, study.name, study.digest()))
     assert answer.missing == ()
     assert answer.table["mean"].tolist() == [1 / 3]
-    assert len(client.search_runs([tree.experiment_id])) == 4
-    assert list((server / "artifacts").rglob(RESULTS)), "the server decides where artifacts go"
+    assert {row[1] for row in before["runs"]} == {"FINISHED"}
+    assert [len(before[kind]) for kind in ("runs", "points", "models", "data sets")] == [3, 3 * 2 + 2, 2, 1]
+    assert len(before["files"]) == 2 * 2 + 3, "the server decides where artifacts go"
     assert not (root / "mlruns").exists()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_on_a_server_is_read_back_and_gets_records(
+    server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores and digests of its seeds come back as they were sent; a record is added, and leaves the run whole."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    publish(root, small(name="read-back", seeds=len(SEEDS)))
+    client = open_store(root)
+    run = find_study_run(client, "read-back")
+    (held,) = read_seed_runs(client, run).values()
+    assert held.weights == {("depth-01", 1): "weights-0-1", ("depth-02", 2): "weights-0-2"}
+    assert held.scores == {
+        (key, depth): depth if key == "live_units" else depth / 7
+        for key in ("live_units", "test_accuracy", "test_loss")
+        for depth in DEPTHS
+    }
+    append_record(client, run, "reproductions/now.json", "{}", {"layerwise.reproduced": "EXACT"})
+    after = client.get_run(run.info.run_id)
+    assert stored_file(client, after, "reproductions/now.json") == b"{}"
+    assert (after.data.tags["layerwise.reproduced"], after.info.status) == ("EXACT", "FINISHED")
+    assert stored_answer(client, after).missing == ()
+    with pytest.raises(TrackingError, match=r"holds reproductions/now\.json already"):
+        append_record(client, after, "reproductions/now.json", "[]", {})
+
+
+def test_a_network_is_registered_on_a_server(
+    server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The version is made once, and again where it was deleted; it loads from where the server keeps the model."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    study, client = small(name="registered", seeds=2), open_store(root)
+    tree = open_runs(client, study, run_key=study.digest(), repeat="", seeds=range(2), provenance={}, root=root)
+    run_id = tree.seed_run("greedy", 1)
+    logged = client.create_logged_model(
+        tree.experiment_id, "depth-02", source_run_id=run_id, tags={"layerwise.digest": "weights"}
+    )
+    (root / "MLmodel").write_text("flavors: {}")
+    client.log_model_artifact(logged.model_id, str(root / "MLmodel"))
+    client.finalize_logged_model(logged.model_id, "READY")
+    candidate = Candidate("greedy", 2, 1, "depth-02", "What it is")
+    assert registered_version(client, study.name, tree.run_key) is None
+    assert [register(client, tree, candidate, study=study.name) for _ in range(2)] == ["1", "1"]
+    version = client.get_model_version_by_alias(study.name, "chosen")
+    assert (str(version.version), version.run_id, version.description) == ("1", run_id, "What it is")
+    assert version.tags["layerwise.run_key"] == tree.run_key
+    assert str(registered_version(client, study.name, tree.run_key).version) == "1"
+    loaded = mlflow.artifacts.download_artifacts("models:/registered@chosen/MLmodel", dst_path=str(root / "loaded"))
+    assert Path(loaded).read_text() == "flavors: {}"
+    client.delete_model_version(study.name, "1")
+    assert registered_version(client, study.name, tree.run_key) is None
+    assert register(client, tree, candidate, study=study.name) == "2"
+    assert "mlflow.modelVersions" in client.get_logged_model(logged.model_id).tags
+    assert capfd.readouterr() == ("", "")
+
+
+ONE, LONG = 1, 3
+"""Requests that are lost in a row: one, which MLflow's client sends again by itself, or as many as it sends."""
+
+
+def lose(loss: str, length: int, *, at: int = 1, of: str = "") -> Callable[[str], str]:
+    """The fates of requests of which, from the n-th of some kind on, so many are lost."""
+    seen, left = itertools.count(1), iter(range(length))
+    begun = False
+
+    def fate(what: str) -> str:
+        nonlocal begun
+        begun = begun or (what.endswith(of) and next(seen) == at)
+        return loss if begun and next(left, None) is not None else "pass"
+
+    return fate
+
+
+def survives(server: TeamServer, root: Path, name: str, fate: Callable[[str], str]) -> tuple[dict[str, Any], Proxy]:
+    """The state after a study was published through a proxy, again for as long as the tracker was away."""
+    with pytest.MonkeyPatch.context() as patched, Proxy(server.port, fate) as proxy:
+        patched.setenv("MLFLOW_TRACKING_URI", proxy.url)
+        for _ in range(3):
+            try:
+                publish(root, small(name=name, seeds=len(SEEDS)))
+                break
+            except TrackerAway:
+                continue
+    return Store(server, name).state(), proxy
+
+
+@pytest.mark.parametrize(
+    ("loss", "length", "of"),
+    [
+        ("answer", ONE, "POST /api/2.0/mlflow/experiments/create"),
+        ("answer", ONE, "POST /api/2.0/mlflow/runs/create"),
+        ("answer", ONE, "POST /api/2.0/mlflow/logged-models"),
+        ("answer", ONE, "POST /api/2.0/mlflow/runs/outputs"),
+        ("answer", ONE, "POST /api/2.0/mlflow/model-versions/create"),
+        ("answer", LONG, "POST /api/2.0/mlflow/runs/log-batch"),
+        ("upload", LONG, "/data/model.keras"),
+        ("request", LONG, "POST /api/2.0/mlflow/runs/update"),
+    ],
+)
+def test_a_connection_that_breaks_costs_nothing(
+    server: TeamServer, root: Path, undisturbed: tuple[dict[str, Any], int], loss: str, length: int, of: str
+) -> None:
+    """Whatever is lost, publishing again ends in the state of an undisturbed run, with nothing missing or doubled."""
+    state, proxy = survives(server, root, re.sub("[^a-z]+", "-", f"{loss} {of}".lower()), lose(loss, length, of=of))
+    assert len(proxy.lost) == length
+    assert state == undisturbed[0]
+
+
+def test_what_a_publisher_believed_before_a_failure_is_read_again(server: TeamServer, root: Path) -> None:
+    """A request may fail and be carried out: the same publisher then goes on from what the store holds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", server.url)
+        client, study = open_store(root), small(name="believes", seeds=1)
+        tree = open_runs(client, study, run_key=study.digest(), repeat="", seeds=SEEDS, provenance={}, root=root)
+        run_id = tree.seed_run("greedy", 0)
+        publisher = Publisher(client, tree)
+        publisher.metrics(run_id, [Point("live_units", 1, 1, 1)])
+        with Proxy(server.port, lose("answer", LONG, of="POST /api/2.0/mlflow/logged-models")) as proxy:
+            patched.setenv("MLFLOW_TRACKING_URI", proxy.url)
+            publisher.client = open_store(root)
+            with pytest.raises(TrackerAway, match=r"does not answer \("):
+                publisher.models([model(run_id, 0, 1)])
+        assert len(client.search_logged_models([tree.experiment_id])) == LONG
+        publisher.client = client
+        (made,) = publisher.models([model(run_id, 0, 1)])
+        (stands,) = client.search_logged_models([tree.experiment_id])
+        assert (stands.model_id, str(stands.status)) == (made, "READY")
+        # Somebody else has published meanwhile: that is seen, too.
+        client.log_metric(run_id, "live_units", 2, timestamp=7, step=2)
+        with pytest.raises(TrackingError, match=r"holds live_units = 1\.0"):
+            publisher.metrics(run_id, [Point("live_units", 3, 1, 1)])
+        assert publisher.metrics(run_id, [Point("live_units", 2, 2, 9)]) == 0
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("loss", "length"), list(itertools.product(LOSSES, (ONE, LONG))))
+def test_a_connection_may_break_at_any_request(
+    server: TeamServer, root: Path, undisturbed: tuple[dict[str, Any], int], loss: str, length: int
+) -> None:
+    """The same at every request in turn."""
+    expected, requests = undisturbed
+    for at in range(1, requests + 1):
+        state, proxy = survives(server, root, f"each-{loss}-{length}-{at}", lose(loss, length, at=at))
+        assert state == expected, proxy.lost
+    print(f"{requests} of {requests} cuts survived: {loss}, {length} in a row")  # noqa: T201 - what the trial found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,31 +12,29 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import mlflow
 import pytest
+from alembic.script import ScriptDirectory
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import Engine, event
 
 from tasks.tracking.store import (
     StoreFull,
+    TrackerAway,
     TrackingError,
     _on_network,
-    _without_password,
+    _revisions,
+    _shown,
+    answers,
     artifact_root,
     database_path,
     failures_in_one_line,
     open_store,
     store_uri,
 )
+from tests.trackers import Proxy, unused_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-FIRST_CONTACT = """
-import sys
-from pathlib import Path
-from tasks.tracking.store import open_store
-client = open_store(Path(sys.argv[1]))
-client.create_run(client.create_experiment(sys.argv[2]))
-"""
 
 
 def put_store(empty: Path, root: Path) -> Path:
@@ -75,27 +72,6 @@ def test_a_team_server_is_honoured(root, monkeypatch):
     assert store_uri(root) == "http://tracking.example:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
     assert store_uri(root).startswith("sqlite:")
-
-
-@pytest.mark.slow
-def test_processes_that_come_first_together_make_one_store(root):
-    """Three processes that open a missing store at once all succeed, in one store, and print nothing."""
-    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT), "MLFLOW_LOGGING_LEVEL": "INFO"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", FIRST_CONTACT, str(root), f"experiment-{number}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environ,
-        )
-        for number in range(3)
-    ]
-    assert [(process.communicate()[0], process.returncode) for process in started] == [("", 0)] * 3
-    names = {name for (name,) in execute(database_path(root), "SELECT name FROM experiments")}
-    assert names == {"Default", "experiment-0", "experiment-1", "experiment-2"}
-    assert len(execute(database_path(root), "SELECT run_uuid FROM runs")) == 3
-    assert sorted(path.name for path in (root / "mlruns").iterdir() if "creating" in path.name) == []
 
 
 def test_a_store_is_made_where_there_is_none(root, capfd):
@@ -212,7 +188,7 @@ def test_a_store_that_grows_full_is_said_as_such(client):
     client._tracking_client.store.engine.dispose()
 
     def fill() -> None:
-        with failures_in_one_line("sending"):
+        with failures_in_one_line("sending", "sqlite:///x"):
             for number in range(1000):
                 client.create_experiment(f"{number} {'x' * 400}")
 
@@ -271,23 +247,77 @@ except TrackingError as error:
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_server_that_is_away_is_refused_in_one_line(root, monkeypatch, capfd, caplog):
-    """A server that does not answer is given up after two retries, quietly, its password untold."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:secret@127.0.0.1:{port}")
-        line = refusal(root)
-    assert line.startswith(f"the tracking store http://127.0.0.1:{port} does not answer (")
-    assert "secret" not in line
+def away(root: Path) -> str:
+    """How the root's store is said to be away, its address left out."""
+    with pytest.raises(TrackerAway) as found:
+        open_store(root)
+    assert not answers(root)
+    return str(found.value).partition("the tracking store ")[2].partition(" ")[2]
+
+
+def test_a_server_that_is_away_is_told_in_one_line(root, monkeypatch, capfd, caplog):
+    """A server that is not there is told from one that refuses, at once, quietly, its password untold."""
+    port = unused_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:secret@127.0.0.1:{port}")
+    line = refusal(root)
+    assert line == f"the tracking store http://127.0.0.1:{port} does not answer (Connection refused)"
+    assert away(root) == "does not answer (Connection refused)"
     assert capfd.readouterr() == ("", "")
     assert not caplog.records, "urllib3 would print its retries"
 
 
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_server_in_trouble_is_away(root, monkeypatch, status):
+    """What a server answers that is overwhelmed, or whose own database is gone, is worth waiting for."""
+    with Proxy(0, lambda _: str(status)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        assert away(root) == f"does not answer ({status})"
+    assert server.seen == 2, "it is asked once each time; who wants to wait asks again"
+
+
+def test_a_server_that_hangs_is_away(root, monkeypatch):
+    """A server that takes the request and says nothing is not waited for longer than a sign of life may take."""
+    monkeypatch.setattr("tasks.tracking.store.PROBE_SECONDS", 0.2)
+    with Proxy(0, delay=1) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        assert away(root) == "does not answer in time"
+
+
+def test_a_connection_that_breaks_is_an_absence(root, monkeypatch):
+    """A server that goes away between request and answer has not refused anything."""
+    with Proxy(0, lambda _: "request") as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        assert away(root).startswith("does not answer (")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_server_that_refuses_is_not_away(root, monkeypatch, status):
+    """Wrong credentials, or an address where something else lives, would be refused again."""
+    with Proxy(0, lambda _: str(status)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        line = refusal(root)
+        assert f"{server.url} cannot be used (API request to endpoint " in line
+        assert f" failed with error code {status} != 200." in line
+        assert line.endswith("; correct or unset MLFLOW_TRACKING_URI, or who you are there.")
+        assert answers(root)
+
+
+def test_a_locked_store_is_away(root, empty_store, monkeypatch):
+    """A store that another process keeps locked is waited for like a server, and named."""
+    path = put_store(empty_store, root)
+    monkeypatch.setattr("tasks.tracking.store.BUSY_SECONDS", 0.1)
+    execute(path, "PRAGMA journal_mode=DELETE")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert refusal(root) == f"the tracking store {path} is locked by another process"
+        assert not answers(root)
+    assert answers(root)
+
+
 def test_passwords_are_not_shown():
     """What is said about a store names its place and not who uses it."""
-    assert _without_password("postgresql://ada:secret@db.example:5432/runs") == "postgresql://db.example:5432/runs"
-    assert _without_password("sqlite:////srv/lab/mlflow.db") == "sqlite:////srv/lab/mlflow.db"
+    assert _shown("postgresql://ada:secret@db.example:5432/runs") == "postgresql://db.example:5432/runs"
+    assert _shown("sqlite:////srv/lab/mlflow.db") == "/srv/lab/mlflow.db"
 
 
 @pytest.mark.parametrize("uri", ["file:///srv/mlruns", "/srv/mlruns", "databricks"])
@@ -307,3 +337,11 @@ import tasks.tracking.answers, tasks.tracking.publishing, tasks.tracking.runs, t
 assert not {"prefect", "keras", "tensorflow", "matplotlib"} & set(sys.modules), "package"
 """
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+
+
+def test_revisions_are_those_that_alembic_finds():
+    """Read as text, MLflow's migrations have the heads and the history that its own tool sees."""
+    migrations = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    newest, older = _revisions()
+    assert newest == set(migrations.get_heads())
+    assert newest | older == {revision.revision for revision in migrations.walk_revisions()}

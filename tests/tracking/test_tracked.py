@@ -9,9 +9,9 @@ from tasks.tracking.answers import RESULTS
 from tasks.tracking.publishing import Publisher
 from tasks.tracking.runs import close_runs
 from tasks.tracking.store import TrackingError
-from tasks.tracking.tracked import SCORES, STUDY_FILE, find_study_run, read_tracked
+from tasks.tracking.tracked import SCORES, STUDY_FILE, find_arm, find_study_run, read_tracked
 
-TABLE = pd.DataFrame({"arm": ["greedy"], "depth": [1], "test_accuracy_mean": [0.1 + 0.2]})
+TABLE = pd.DataFrame({"arm": ["greedy"], "seed": [0], "depth": [1], "test_accuracy_mean": [0.1 + 0.2]})
 
 
 @pytest.fixture
@@ -30,6 +30,17 @@ def test_a_run_is_found_by_its_id_by_those_of_its_parts_and_by_the_study_s_name(
     """Every way leads to the study run."""
     for said in (tree.study_run_id, tree.arm_run_ids["greedy"], tree.seed_run("greedy", 1), "small"):
         assert find_study_run(client, said).info.run_id == tree.study_run_id
+
+
+def test_an_arm_is_found_by_its_name_behind_the_study_and_by_its_run(client, tree):
+    """``small/greedy`` and the ids of the arm's and of a seed's run mean the arm; the study alone means all of them."""
+    for said in ("small/greedy", tree.arm_run_ids["greedy"], tree.seed_run("greedy", 1)):
+        run, arm = find_arm(client, said)
+        assert (run.info.run_id, arm) == (tree.study_run_id, "greedy")
+    for said in ("small", tree.study_run_id):
+        assert find_arm(client, said)[1] == ""
+    with pytest.raises(TrackingError, match="small has no arm 'gready'; there are greedy"):
+        find_arm(client, "small/gready")
 
 
 def test_a_repeat_is_found_by_study_and_name(client, opened, tree):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tasks.tracking.views import ARMS_VIEW, SECTIONS, VIEW_TAG, arms_view, runs_page
+from tasks.tracking.views import ARMS_VIEW, PAIRED, SECTIONS, VIEW_TAG, arms_view, runs_page
 
 MOST_CHARACTERS = 5000
 """Of an experiment's tag; MLflow refuses a longer one."""
@@ -19,12 +19,21 @@ def test_the_view_has_a_chart_of_each_metric_in_its_section():
     view = arms_view(created=1_790_000_000_000)
     assert len(view) < MOST_CHARACTERS
     state = state_of(view)
-    sections = [section["uuid"] for section in state["compareRunSections"]]
+    *sections, paired = [section["uuid"] for section in state["compareRunSections"]]
+    assert [section["display"] for section in state["compareRunSections"]] == [True] * len(sections) + [False]
+    assert sorted([*sections, paired], key=str.lower) == [*sections, PAIRED], "the page sorts its sections"
     drawn = [(chart["metricSectionId"], chart["metricKey"]) for chart in state["compareRunCharts"]]
     assert drawn == [(name, metric) for name in sections for metric in SECTIONS[name]]
     assert drawn[0] == ("Mean over intact seeds", "test_accuracy_mean")
     assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(drawn)
     assert {(chart["xAxisKey"], chart["lineSmoothness"]) for chart in state["compareRunCharts"]} == {("step", 0)}
+
+
+def test_numbers_to_predict_are_drawn_by_r2():
+    """Where there is no accuracy the same charts are of R2."""
+    drawn = [chart["metricKey"] for chart in state_of(arms_view(created=0, score="r2"))["compareRunCharts"]]
+    assert drawn[:2] == ["test_r2_mean", "fine_tuned_test_r2_mean"]
+    assert not any("accuracy" in metric for metric in drawn)
 
 
 def test_an_experiment_is_made_with_the_view(client, opened):

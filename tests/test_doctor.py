@@ -1,0 +1,349 @@
+"""`layerwise doctor`: each illness has a line that says what to do, and `--fix` mends what can be made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from flows import doctor, environment
+from flows.doctor import doctor_command
+from flows.locks import claim, using_results
+from tasks import records
+from tasks.tracking import health
+from tasks.tracking.runs import OWNER, open_runs
+from tasks.tracking.store import database_path, open_store
+from tests.studies import small
+from tests.test_cli import and_modules
+
+DEAD = f"{socket.gethostname()}/1/0"
+"""A process of this machine that began at no time."""
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the runs of a study that are being worked on by this process, in a file to be copied."""
+    root = tmp_path_factory.mktemp("stored")
+    study = small(seeds=2)
+    client = open_store(root)
+    open_runs(client, study, run_key=study.digest(), repeat="", seeds=range(2), provenance={}, root=root)
+    client._tracking_client.store.engine.dispose()
+    return database_path(root)
+
+
+@pytest.fixture
+def sick(root: Path, stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root as a run leaves it: folders, two results, a store; versions as a lock has them."""
+    before = dict(os.environ)
+    environment.prepare(root)
+    database_path(root).parent.mkdir()
+    shutil.copy(stored, database_path(root))
+    for name in ("aa", "bb"):
+        write_result(root, name)
+    lock = root / "requirements.lock"
+    lock.write_text(f"pytest=={pytest.__version__} \\\n    --hash=sha256:0\nno-such-thing==1 ; sys_platform == 'x'\n")
+    monkeypatch.setattr(doctor, "LOCK", lock)
+    monkeypatch.setattr(doctor, "LEAST_DISK", 1)
+    for name in set(os.environ) - set(before):
+        monkeypatch.delenv(name)
+    return root
+
+
+def write_result(root: Path, name: str, stored_as: str = "") -> Path:
+    """A sound record, as Prefect and our serializer leave one."""
+    record = {"metadata": {"serializer": {"type": "layerwise"}, "storage_key": stored_as or name}, "result": "x"}
+    file = environment.results_folder(root) / name
+    file.write_bytes(records.envelope(json.dumps(record).encode()))
+    return file
+
+
+def sql(root: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(database_path(root))) as store:
+        store.execute(statement, values)
+        store.commit()
+
+
+def looked(root: Path, capsys: pytest.CaptureFixture[str], **options: bool) -> tuple[int, list[str]]:
+    """The exit status, and the lines."""
+    capsys.readouterr()
+    status = doctor_command(root, **{"fix": False, "thorough": False} | options)
+    out, err = capsys.readouterr()
+    return status, out.splitlines() + err.splitlines()
+
+
+def test_all_is_well(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line says ok, and the exit status is 0; nothing is written."""
+    before = {file: file.stat().st_mtime_ns for file in sick.rglob("*") if file.is_file()}
+    status, lines = looked(sick, capsys)
+    assert [line for line in lines if not line.startswith("ok ")] == []
+    assert status == 0
+    said = "\n".join(lines)
+    for words in (
+        f"store      {database_path(sick)}, ",
+        "with a write-ahead log",
+        "results    2 stages and scores, ",
+        "all verified",
+        "versions   all 1 as requirements.lock",
+        "MLFLOW_DISABLE_TELEMETRY",
+        "locks      nobody is at work",
+        "servers    none has outlived",
+        f"free for {sick}",
+    ):
+        assert words in said
+    assert {file: file.stat().st_mtime_ns for file in sick.rglob("*") if file.is_file()} == before
+
+
+def orphans(root: Path) -> str:
+    sql(root, "UPDATE tags SET value = ? WHERE key = ?", DEAD, OWNER)
+    return (
+        r"look  runs       RUNNING, but their process has ended: small \(4\);"
+        r" `layerwise run` takes them over, `layerwise doctor --fix` closes them"
+    )
+
+
+def half_made(root: Path) -> str:
+    with_model(root, "KILLED", status=1)
+    return r"look  models     never finished: small \(1\); .*`layerwise doctor --fix` deletes them"
+
+
+def with_model(root: Path, of_run: str, status: int) -> None:
+    """A model of a seed's run that ended in that state."""
+    sql(root, "UPDATE runs SET status = ?", of_run)
+    sql(
+        root,
+        "INSERT INTO logged_models (model_id, experiment_id, name, artifact_location, creation_timestamp_ms,"
+        " last_updated_timestamp_ms, status, lifecycle_stage, source_run_id)"
+        " SELECT 'm-1', experiment_id, 'depth-01', '', 1, 1, ?, 'active', run_uuid FROM runs LIMIT 1",
+        status,
+    )
+
+
+def no_log(root: Path) -> str:
+    sql(root, "PRAGMA journal_mode=DELETE")
+    return r"look  store      \S+mlflow.db has no write-ahead log; the next `layerwise run` switches it on"
+
+
+def newer(root: Path) -> str:
+    sql(root, "UPDATE alembic_version SET version_num = 'f00000000000'")
+    return (
+        r"look  store      .* made by a newer MLflow than 3\S+ \(schema f0+ is unknown here\); install that version, or"
+    )
+
+
+def older(root: Path) -> str:
+    sql(root, "UPDATE alembic_version SET version_num = '451aebb31d03'")
+    return r"look  store      .* made by an older MLflow than 3\S+ .*; back it up, then run `mlflow db upgrade sqlite:"
+
+
+def no_database(root: Path) -> str:
+    database_path(root).write_text("My notes.\n" * 100)
+    return r"look  store      \S+mlflow.db is not an SQLite database; move it away, and a new store is made\."
+
+
+def flipped(root: Path) -> str:
+    file = write_result(root, "cc")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1  # inside of the result: the record is still one, but for its checksum
+    file.write_bytes(content)
+    return r"look  results    1 of 3 that were verified are damaged or not ours, in \S+: cc; the next run that wants"
+
+
+def foreign(root: Path) -> str:
+    write_result(root, "cc", stored_as="dd")
+    return r"look  results    1 of 3 that were verified are damaged or not ours, in \S+: cc; "
+
+
+def left_behind(root: Path) -> str:
+    folder = environment.results_folder(root)
+    (folder / ".aa.damaged").touch()
+    for name, age in ((".bb.0123", 100), (".cc.0123", 1)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    return r"look  results    1 set aside as damaged, 1 never finished; `layerwise clean --yes` removes them"
+
+
+def open_folder(root: Path) -> str:
+    environment.results_folder(root).chmod(0o755)
+    return r"look  folders    \S+/results is open to others \(mode 0755\); chmod 700 \S+/results"
+
+
+def stale_lock(root: Path) -> str:
+    (environment.locks_folder(root) / "abc.holder").write_text(json.dumps({"pid": 2**22 + 1, "since": "then"}))
+    return (
+        r"look  locks      1 left by processes that have ended, which hold nothing up; `layerwise doctor --fix` removes"
+    )
+
+
+def other_version(root: Path) -> str:
+    (root / "requirements.lock").write_text("pytest==0.1\npytest==0.2 ; x\nno-such-thing==1\n")
+    return (
+        rf"look  versions   pytest {pytest.__version__} \(locked: 0\.1 or 0\.2\), no-such-thing is not installed"
+        r" \(locked: 1\); `make setup` installs what is locked"
+    )
+
+
+ILLNESSES = [
+    orphans, half_made, no_log, newer, older, no_database, flipped, foreign, left_behind, open_folder, stale_lock,
+    other_version,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("illness", ILLNESSES)
+def test_what_is_wrong_has_a_line_with_a_remedy(
+    sick: Path, capsys: pytest.CaptureFixture[str], illness: Callable[[Path], str]
+) -> None:
+    """Each illness makes the exit status 1, and is told in a line of its own; the others stay ok."""
+    expected = illness(sick)
+    status, lines = looked(sick, capsys)
+    assert status == 1
+    (line,) = [line for line in lines if not line.startswith("ok ")]
+
+    assert re.match(expected, line), line
+
+
+def test_what_is_no_illness_is_left_alone(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Finished models, runs of another machine, and what somebody is at work on, need no attention."""
+    with_model(sick, "RUNNING", status=1)
+    status, lines = looked(sick, capsys)
+    assert (status, [line for line in lines if " models " in line]) == (0, ["ok    models     none is left half-made"])
+    sql(sick, "UPDATE tags SET value = 'elsewhere/1/2' WHERE key = ?", OWNER)
+    status, lines = looked(sick, capsys)
+    assert status == 0
+    assert "ok    runs       RUNNING on another machine, or nobody's: small (4); no telling from here" in lines
+    with claim(sick, "abc"):
+        status, lines = looked(sick, capsys)
+    assert status == 0
+    assert [line for line in lines if f"Process {os.getpid()} (since " in line and line.startswith("ok    locks")]
+
+
+def test_too_little_disk_and_telemetry_are_told(
+    sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is nearly full, and a switch that would not be set, need attention."""
+    monkeypatch.setattr(doctor, "LEAST_DISK", 2**62)
+    monkeypatch.delitem(environment.SETTINGS, "MLFLOW_DISABLE_TELEMETRY")
+    status, lines = looked(sick, capsys)
+    assert status == 1
+    bad = [line for line in lines if not line.startswith("ok ")]
+    assert bad[0] == "look  telemetry  not switched off: MLFLOW_DISABLE_TELEMETRY; see flows/environment.py"
+    assert bad[1].endswith(f" free for {sick}; make room; `layerwise clean` shows what can go")
+
+
+def test_a_server_that_does_not_answer_is_told(
+    sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's server is asked whether it is there; its password is not shown."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:secret@127.0.0.1:{port}")
+    status, lines = looked(sick, capsys)
+    (line,) = [line for line in lines if not line.startswith("ok ")]
+    assert status == 1
+    assert line.startswith(f"look  store      the tracking store http://127.0.0.1:{port} does not answer")
+    assert line.endswith("; start it, or correct or unset MLFLOW_TRACKING_URI")
+    assert "secret" not in line
+
+
+def test_time_bounds_what_is_verified_unless_all_is_wanted(
+    sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest results are verified for a second; with `--all` every one is, and a damaged old one found."""
+    flipped(sick)
+    os.utime(environment.results_folder(sick) / "cc", (1, 1))
+    monkeypatch.setattr(doctor, "VERIFYING_SECONDS", -1.0)
+    status, lines = looked(sick, capsys)
+    assert status == 0
+    assert "the newest 0 verified (--all: every one)" in "\n".join(lines)
+    assert looked(sick, capsys, thorough=True)[0] == 1
+
+
+def start_orphan(root: Path) -> int:
+    """A process that looks like a server of a root, started by a shell that has ended since; its number."""
+    command = f"{sys.executable} -c 'import time; time.sleep(60)' flows/server.py >/dev/null 2>&1 & echo $!"
+    environ = {"LAYERWISE_ROOT": str(root), "PATH": os.environ["PATH"]}
+    return int(subprocess.run(["sh", "-c", command], env=environ, capture_output=True, check=True).stdout)
+
+
+@pytest.fixture
+def orphan(sick: Path) -> Iterator[int]:
+    """A server of the root that has lost its parent, beside one of another root."""
+    started = [start_orphan(sick), start_orphan(sick / "other")]
+    yield started[0]
+    for pid in started:
+        os.kill(pid, 9)
+
+
+def test_a_server_without_its_parent_is_told(sick: Path, capsys: pytest.CaptureFixture[str], orphan: int) -> None:
+    """Its process is named, with the command that ends it; one whose parent is there is not, nor another root's."""
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "flows/server.py"]
+    with subprocess.Popen(command, env={"LAYERWISE_ROOT": str(sick)}) as child:
+        status, lines = looked(sick, capsys)
+        child.kill()
+    assert status == 1
+    assert [line for line in lines if not line.startswith("ok ")] == [
+        f"look  servers    process {orphan} (Prefect's server of a run) has lost its parent; kill {orphan}"
+    ]
+
+
+# --- mending ------------------------------------------------------------------------------------------------
+
+
+def test_fix_mends_what_can_be_made_again(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs of the dead are closed, models nobody will finish deleted, stale locks and open folders put right."""
+    stale_lock(sick)
+    open_folder(sick)
+    with_model(sick, "RUNNING", status=1)
+    orphans(sick)
+    status, lines = looked(sick, capsys, fix=True)
+    assert (status, [line for line in lines if not line.startswith(("ok ", "fixed "))]) == (0, [])
+    assert [line for line in lines if line.startswith("fixed ")] == [
+        f"fixed {environment.results_folder(sick)} is open to its owner alone now",
+        "fixed abc.holder is removed",
+        "fixed closed as KILLED: small (4)",
+        "fixed deleted models that were never finished: small (1)",
+    ]
+    with closing(sqlite3.connect(database_path(sick))) as store:
+        assert store.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall() == [("KILLED", 4)]
+        assert store.execute("SELECT lifecycle_stage FROM logged_models").fetchall() == [("deleted",)]
+    assert [line for line in looked(sick, capsys, fix=True)[1] if line.startswith("fixed ")] == []
+
+
+def test_fix_waits_for_nobody(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """While a run is in progress nothing is mended: what looks abandoned may just be taken over."""
+    orphans(sick)
+    with using_results(sick):
+        status, lines = looked(sick, capsys, fix=True)
+    assert (status, lines) == (75, ["layerwise: --fix: Another process is using the results; wait for it."])
+    assert health.leftovers(database_path(sick)).orphans
+
+
+def test_a_root_without_anything_is_well_and_stays_empty(tmp_path: Path) -> None:
+    """The command loads none of the heavy libraries, and leaves no file."""
+    ended, loaded = and_modules(tmp_path, "doctor", "--fix")
+    assert (ended.err, loaded) == ("", set())
+    assert f"ok    store      nothing is tracked yet: there is no {database_path(tmp_path)}\n" in ended.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_root_with_a_store_is_looked_at_without_mlflow(sick: Path) -> None:
+    """The database is read as it stands, and read the same way as MLflow reads it."""
+    orphans(sick)
+    ended, loaded = and_modules(sick, "doctor")
+    assert (ended.status, ended.err, loaded) == (1, "", set())
+    client: MlflowClient = open_store(sick)
+    (experiment,) = client.search_experiments(filter_string="name = 'small'")
+    running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    assert set(health.leftovers(database_path(sick)).orphans) == {run.info.run_id for run in running}
+    client._tracking_client.store.engine.dispose()
