@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows import environment
 from flows.locks import using_results
-from flows.printing import FAILED, WRONG_REQUEST, in_one_line, warnings_shown
+from flows.printing import FAILED, WRONG_REQUEST, in_one_line, say, warnings_shown
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
@@ -68,6 +68,26 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
             if environment.is_full(root):
                 remedy = f"the disk of {root} is full: free space on it, and run again."
             raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
+
+
+def close_crashed_flow_runs(root: Path, console: Console) -> None:
+    """Have Prefect know of flow runs that were killed, where no flow is to be run that would say so on its way.
+
+    Raises:
+        Unanswered: if the server does not answer.
+    """
+    from flows.server import ServerProblem, start
+
+    try:
+        with start(root) as server:
+            from flows.crashed import close_crashed
+
+            with server.ready():
+                crashed = close_crashed()
+    except ServerProblem as error:
+        raise Unanswered(str(error), FAILED) from None
+    for name in crashed:
+        say(f"The flow run {name} was killed before it could say that it had ended; it is marked so now.", console)
 
 
 def unusable(error: TrackingError) -> Unanswered:

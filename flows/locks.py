@@ -22,8 +22,10 @@ class Busy(RuntimeError):
 
 
 @contextmanager
-def claim(root: Path, run_key: str) -> Generator[None]:
+def claim(root: Path, run_key: str) -> Generator[bool]:
     """Hold the run ``run_key`` of ``root`` while the body runs; also in a store that several roots share.
+
+    The body gets whether somebody held it before and was killed: then more may be half-done than the run shows.
 
     Raises :class:`Busy` at once when another process, or this one, holds it already, and
     :class:`flows.environment.EnvironmentProblem` when there is no way to lock.
@@ -31,9 +33,9 @@ def claim(root: Path, run_key: str) -> Generator[None]:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_key):
         raise ValueError(f"run_key is {run_key!r}; expected 1 to 128 letters, digits, - or _")
     with ExitStack() as held:
-        for folder in filter(None, (locks_folder(root), _shared_folder(root))):
-            held.enter_context(_holding(folder, run_key))
-        yield
+        folders = filter(None, (locks_folder(root), _shared_folder(root)))
+        killed = [held.enter_context(_holding(folder, run_key)) for folder in folders]
+        yield any(killed)
 
 
 def _shared_folder(root: Path) -> Path | None:
@@ -44,7 +46,7 @@ def _shared_folder(root: Path) -> Path | None:
 
 
 @contextmanager
-def _holding(folder: Path, run_key: str) -> Generator[None]:
+def _holding(folder: Path, run_key: str) -> Generator[bool]:
     lock = FileLock(folder / f"{run_key}.lock", is_singleton=False, fallback_to_soft=False)
     holder = folder / f"{run_key}.holder"
     with _failures_in_one_line(folder):
@@ -53,13 +55,14 @@ def _holding(folder: Path, run_key: str) -> Generator[None]:
             lock.acquire(blocking=False)
         except Timeout:
             raise Busy(f"{_described(holder)} works on this run; wait for it, or stop it.") from None
+        was_killed = holder.exists()
         try:
             _write(holder)
         except OSError:
             lock.release()
             raise
     try:
-        yield
+        yield was_killed
     finally:
         holder.unlink(missing_ok=True)
         lock.release()

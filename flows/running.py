@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows import environment
-from flows.launching import Unanswered, run_flow, unusable
+from flows.launching import Unanswered, close_crashed_flow_runs, run_flow, unusable
 from flows.locks import Busy, claim
 from flows.printing import BUSY, DONE, FAILED, print_results, refuse, say
 from layerwise import imported, sizes
@@ -76,8 +76,10 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     for path in sorted(study.functions):
         imported.announce(path)
     try:
-        with claim(root, study.digest(repeat)):
+        with claim(root, study.digest(repeat)) as was_killed:
             answer = _answer(study, repeat, root, console)
+            if answer.finished and was_killed:  # after the last MLflow run was closed, and before the flow's end
+                close_crashed_flow_runs(root, console)
     except Busy as busy:
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:

@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -157,9 +158,10 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return trained
 
 
-def other_data(asked: Study, random_state: int) -> Study:
-    """The study on other blobs, of which nothing has been trained yet."""
-    return asked.model_copy(update={"data": asked.data.model_copy(update={"random_state": random_state})})
+def other_data(asked: Study) -> Study:
+    """The study on blobs of its own, by its name, of which nothing has been trained yet."""
+    own = zlib.crc32(asked.name.encode())
+    return asked.model_copy(update={"data": asked.data.model_copy(update={"random_state": own})})
 
 
 # --- numbers -----------------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ def test_no_depth_is_chosen_without_a_validation_part(lab: Lab, asked: Study) ->
 
 def test_a_study_that_failed_decides_nothing(lab: Lab, claiming: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """While seeds of an arm are missing there is no verdict on a claim; the run that completes the study has them."""
-    asked = other_data(claiming.model_copy(update={"name": "claims-broken"}), 7)
+    asked = other_data(claiming.model_copy(update={"name": "claims-broken"}))
     with monkeypatch.context() as patched:
         failing_from(patched, call=3)  # the second arm
         broken = lab.run(asked)
@@ -642,7 +644,7 @@ def test_more_seeds_change_nothing_that_was_trained(lab: Lab, stopped: Outcome, 
 
 def test_no_look_is_taken_while_seeds_are_missing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round that fails ends the run, so that no seed is trained that the look might not want; the next completes."""
-    asked = other_data(stopping(name="stops-broken"), 8)
+    asked = other_data(stopping(name="stops-broken"))
     with monkeypatch.context() as patched:
         failing_from(patched, call=2)
         broken = lab.run(asked)
@@ -727,7 +729,7 @@ def test_what_is_shown_of_a_study_that_grew(
         assert f"       {line}" in said
     assert re.search(r"^0 of \d+ stages left to train", said, re.MULTILINE)
     assert lab.written() == before
-    show_study(other_data(grows, 77), lab.root)
+    show_study(other_data(grows.model_copy(update={"name": "unseen"})), lab.root)
     said = capsys.readouterr().out
     assert "       greedy: not settled yet; what follows is the most" in said
     assert re.search(r"^5 +add_layer", said, re.MULTILINE)
@@ -747,7 +749,7 @@ def test_more_seeds_train_the_depths_that_the_first_settled(
 
 def test_growth_goes_on_where_it_was_cut_short(lab: Lab, grows: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows an arm whose first seeds failed is not trained; the next run settles what an uncut one does."""
-    asked = other_data(grows.model_copy(update={"name": "grows-broken", "claims": None}), 5)
+    asked = other_data(grows.model_copy(update={"name": "grows-broken", "claims": None}))
     with monkeypatch.context() as patched:
         failing_from(patched, call=2)
         broken = lab.run(asked)
@@ -786,7 +788,7 @@ def test_a_pilot_is_trained_and_not_tracked(lab: Lab, fits: list[str], capsys: p
     What it prints is a row of power for each claim, the seeds that would decide it, and what was seen.
     """
     claims = {"holds": HOLDS, "rises": CLAIMS["rises"]}
-    asked = other_data(small(name="planned", depth=2, seeds=20, claims=claims, track={"models": "none"}), 10)
+    asked = other_data(small(name="planned", depth=2, seeds=20, claims=claims, track={"models": "none"}))
     few, rows = planning.piloted(asked, 10), lab.rows()
     metrics = pilot_study.with_options(result_storage=results_block(environment.results_folder(lab.root)))(few)
     assert lab.rows() == rows
@@ -911,7 +913,7 @@ def failing_from(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
 
 def test_a_failing_block_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block that fails is named, the rest is published, and the runs are FAILED; the next run completes them."""
-    asked = other_data(small(name="fails", depth=2, seeds=12), 3)
+    asked = other_data(small(name="fails", depth=2, seeds=12))
     with monkeypatch.context() as patched:
         failing_from(patched, call=4)  # the second block, at depth 2
         broken = lab.run(asked)
@@ -936,7 +938,7 @@ def test_a_failing_block_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.
 def test_a_failing_arm_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An arm that fails is FAILED with its study; the other arm's runs are FINISHED, with their aggregates."""
     arms = {"first": {}, "second": {"training": {"epochs": 1}}}  # equal arms would share their stages
-    asked = other_data(small(name="arms", depth=2, arms=arms), 4)
+    asked = other_data(small(name="arms", depth=2, arms=arms))
     with monkeypatch.context() as patched:
         failing_from(patched, call=3)
         broken = lab.run(asked)
@@ -951,7 +953,7 @@ def test_a_failing_arm_does_not_stop_the_others(lab: Lab, monkeypatch: pytest.Mo
 
 def test_what_could_not_be_published_is_published_by_the_next_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store refuses models nothing is FINISHED; the next run sends them, and trains nothing."""
-    asked = other_data(small(name="unpublished", depth=2), 5)
+    asked = other_data(small(name="unpublished", depth=2))
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
@@ -972,8 +974,8 @@ def test_what_could_not_be_published_is_published_by_the_next_run(lab: Lab, monk
 
 def test_a_disk_that_takes_no_result_ends_the_run(lab: Lab, fits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a result cannot be stored nothing more is trained, and no run stays open; the next run completes all."""
-    asked = other_data(small(name="full", depth=2, seeds=12, track={"models": "none"}), 11)
-    write = durable.write
+    asked = other_data(small(name="full", depth=2, seeds=12, track={"models": "none"}))
+    write = durable.write_first
 
     def full(file: Path, *arguments: Any, **named: Any) -> None:
         if file.parent == environment.results_folder(lab.root) and fits:
@@ -981,7 +983,7 @@ def test_a_disk_that_takes_no_result_ends_the_run(lab: Lab, fits: list[str], mon
         write(file, *arguments, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(durable, "write", full)
+        patched.setattr(durable, "write_first", full)
         with pytest.raises(
             StorageProblem, match=r"^Cannot store result \w+ in .*: No space left on device; free space"
         ):
@@ -996,7 +998,7 @@ def test_a_damaged_result_is_said_once_and_computed_again(
     lab: Lab, fits: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A damaged result is a line on the terminal; its stage alone is trained again, and the scores are the same."""
-    asked = other_data(small(name="damaged", depth=2, track={"models": "none"}), 12)
+    asked = other_data(small(name="damaged", depth=2, track={"models": "none"}))
     first = lab.run(asked)
     known = {computed.digest for computed in layerwise.run(asked).trained["greedy"][-1].chain}
     (upper, lower) = sorted(known, key=lambda digest: -lab.written()[digest])
@@ -1034,6 +1036,25 @@ def test_flow_runs_of_the_dead_crash() -> None:
         assert f"Process {gone} ended without a word" in now_message(client, made[gone].id)
 
 
+def test_a_flow_killed_after_its_study_was_finished_is_marked(
+    lab: Lab, outcome: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed between the last of MLflow and the last of Prefect, a run is answered, and its flow is marked Crashed."""
+    gone = owners.this_process().rpartition("/")[0] + "/1"
+    note = environment.locks_folder(lab.root) / f"{outcome.study.digest('')}.holder"
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(run_study, state=Running(), name="small", tags=[f"process {gone}"])
+        for was_killed, expected in ((False, "Running"), (True, "Crashed"), (False, "Crashed")):
+            if was_killed:
+                note.write_text("{}")
+            assert running.run_study_command(outcome.study, repeat="", root=lab.root) == 0
+            said = capsys.readouterr().out
+            assert "was finished before" in said
+            assert ("small was killed before it could say that it had ended" in said) == was_killed
+            assert client.read_flow_run(run.id).state.name == expected
+            assert not note.exists()
+
+
 def of_run(flow_run_id: Any) -> FlowRunFilter:
     return FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
 
@@ -1047,7 +1068,7 @@ def now_message(client: Any, flow_run_id: Any) -> str:
 @pytest.mark.parametrize("place", ["_publish_study", "close_runs"])
 def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     """When tables or the end of runs cannot be sent, the answer is there nevertheless, and so is the reason."""
-    asked = other_data(small(name=f"away{place}", depth=2), 5)
+    asked = other_data(small(name=f"away{place}", depth=2))
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("database is locked")
@@ -1064,7 +1085,7 @@ def test_a_store_that_goes_away_at_the_end_is_reported(lab: Lab, monkeypatch: py
 
 def test_a_prefect_server_that_is_gone_ends_the_run(lab: Lab, monkeypatch: pytest.MonkeyPatch, fits: list[str]) -> None:
     """No other block is tried, the runs are closed, and the next run trains what is missing."""
-    asked = other_data(small(name="prefectless", depth=2, arms=["greedy", "end_to_end"]), 16)
+    asked = other_data(small(name="prefectless", depth=2, arms=["greedy", "end_to_end"]))
 
     def gone() -> None:
         raise httpx.ConnectError("All connection attempts failed")
@@ -1093,7 +1114,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
 
 def test_without_its_tracker_a_study_is_trained(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tracker that is absent all the time costs neither numbers nor training: the next run publishes, once."""
-    asked = other_data(small(name="absent", depth=2, arms=["greedy", "random_frozen"]), 11)
+    asked = other_data(small(name="absent", depth=2, arms=["greedy", "random_frozen"]))
     with monkeypatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", url := nobody())
         impatient(patched, 0.1)
@@ -1111,13 +1132,16 @@ def test_without_its_tracker_a_study_is_trained(lab: Lab, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("stage", "data"), [(2, 12), (3, 13), (4, 14)], ids=["in the first arm", "in the second arm", "at the end"]
+    "stage",
+    [
+        pytest.param(2, id="in the first arm"),
+        pytest.param(3, id="in the second arm"),
+        pytest.param(4, id="at the end"),
+    ],
 )
-def test_a_tracker_that_appears_gets_everything(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, stage: int, data: int
-) -> None:
+def test_a_tracker_that_appears_gets_everything(lab: Lab, monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
     """What was trained while the tracker was absent arrives in the same run, once, however late it comes."""
-    asked = other_data(small(name=f"appears-{stage}", depth=2, arms=["greedy", "end_to_end"]), data)
+    asked = other_data(small(name=f"appears-{stage}", depth=2, arms=["greedy", "end_to_end"]))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody())
     impatient(monkeypatch, 60)
     before_stage(monkeypatch, stage, lambda: monkeypatch.delenv("MLFLOW_TRACKING_URI"))
@@ -1164,7 +1188,7 @@ def test_a_tracker_that_refuses_ends_a_study_before_training(
     with Proxy(0, lambda _: "401") as guarded:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.url)
         with pytest.raises(TrackingError, match=r"cannot be used .+ error code 401"):
-            lab.run(other_data(small(name="refused"), 15))
+            lab.run(other_data(small(name="refused")))
     assert fits == []
 
 
@@ -1295,7 +1319,7 @@ def test_a_shared_prefix_is_trained_once(lab: Lab, fits: list[str]) -> None:
         "tuned": {**encoder, "fine_tune": TUNE},
         "few": {**encoder, "labels": 30, "head": {"batch_size": 30}},
     }
-    asked = other_data(small(name="shared", depth=2, arms=arms), 6)
+    asked = other_data(small(name="shared", depth=2, arms=arms))
     fits.clear()
     lab.run(asked)
     assert len(fits) == 2 + 2 + 1 + 2  # two autoencoders; two heads for the first two arms; one tuning; two heads
