@@ -15,24 +15,14 @@ from rich.text import Text
 
 from layerwise.study import Study
 from layerwise.study.parts import printable
+from layerwise.study.scores import LABELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
-COLUMNS = {
-    "train_accuracy": "train accuracy",
-    "test_accuracy": "test accuracy",
-    "fine_tuned_train_accuracy": "tuned, train",
-    "fine_tuned_test_accuracy": "tuned, test",
-    "train_r2": "train R2",
-    "test_r2": "test R2",
-    "fine_tuned_train_r2": "tuned, train",
-    "fine_tuned_test_r2": "tuned, test",
-    "test_mae": "test MAE",
-    "test_reconstruction_mse": "test error",
-}
+COLUMNS = LABELS | {"test_mae": "test MAE", "test_reconstruction_mse": "test error"}
 """The scores that the terminal shows, where an arm has them; all others are in the results table."""
 
 

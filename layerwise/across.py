@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import statistics
-from layerwise.comparison import PARTS, Difference, answering, differences, finished
+from layerwise.comparison import PARTS, Difference, differences, finished
 from layerwise.study import StudyError
 
 DIVISION = ("data.split.", "data.shuffle", "data.fresh", "data.task")
@@ -94,7 +94,7 @@ def compare_runs(runs: Sequence[RunScores]) -> Across:
     for other in others:
         _check_comparable(first, other)
         found += _between(other, first)
-    score = answering(first.metrics)
+    score = statistics.main_score(first.metrics)
     tests = np.array([one.sign_flip_p for one in found if one.metric == f"test_{score}"])
     return Across(
         runs=tuple(runs),
@@ -162,7 +162,7 @@ def _check_division(first: RunScores, other: RunScores) -> None:
 
 def _between(other: RunScores, first: RunScores) -> Iterator[Difference]:
     left = {run.name: finished(run.metrics) for run in (other, first)}
-    score = answering(first.metrics)
+    score = statistics.main_score(first.metrics)
     for arm, of_first in _pairs(other, first):
         one = left[other.name][left[other.name]["arm"] == arm]
         two = left[first.name][left[first.name]["arm"] == of_first]

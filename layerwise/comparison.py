@@ -19,9 +19,6 @@ from layerwise.study import Ordered, Study, sides
 from layerwise.study.claims import FINE_TUNED
 
 PARTS = ("train", "validation", "test")
-SCORES = {"accuracy": "accuracy", "r2": "R2"}
-"""What answers a study, by its name in metrics: of classes, and of numbers; and how it is written."""
-
 PLACES = ("arm", "seed", "depth")
 
 
@@ -102,11 +99,6 @@ def finished(metrics: pd.DataFrame) -> pd.DataFrame:
         own = metrics.get(f"{FINE_TUNED}{name}", pd.Series(pd.NA if kind == "boolean" else np.nan, metrics.index))
         plain[name] = own.astype(kind).where(tuned, plain[name].astype(kind))
     return plain
-
-
-def answering(metrics: pd.DataFrame) -> str:
-    """The score that answers a study: ``accuracy``, or ``r2`` where targets are numbers."""
-    return next(score for score in SCORES if f"test_{score}" in metrics)
 
 
 def differences(
@@ -215,7 +207,7 @@ def all_differences(study: Study, metrics: pd.DataFrame) -> list[Difference]:
         study: whose arms are compared; those that ``metrics`` lacks are left out.
         metrics: one row per arm, seed and depth.
     """
-    left, score = finished(metrics), answering(metrics)
+    left, score = finished(metrics), statistics.main_score(metrics)
     by_arm = {str(arm): rows for arm, rows in left.groupby("arm", sort=False)}
     return [
         difference
@@ -245,6 +237,6 @@ def final_scores(metrics: pd.DataFrame, arm: str) -> dict[str, float]:
     """
     own = metrics[metrics["arm"] == arm]
     (row,) = statistics.summarise(finished(own[own["depth"] == own["depth"].max()])).to_dict("records")
-    scores = [f"{part}_{score}" for score in (answering(metrics), "loss") for part in PARTS]
+    scores = [f"{part}_{score}" for score in (statistics.main_score(metrics), "loss") for part in PARTS]
     counts = {f"final_{name}": float(row[name]) for name in ("depth", "diverged", "collapsed")}
     return counts | {f"final_{name}": row[f"{name}_mean"] for name in scores if f"{name}_mean" in row}

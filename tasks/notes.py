@@ -10,25 +10,13 @@ import pandas as pd
 from layerwise import answers, comparison, statistics
 from layerwise.selection import Chosen
 from layerwise.study import Study
-from layerwise.study.scores import is_tuned
+from layerwise.study.scores import LABELS, is_tuned
 from tasks.tracking.answers import REPORT
 from tasks.tracking.runs import RunTree
 from tasks.tracking.views import arms_page
 
 MOST_ROWS = 40
 """Rows of the table in a note; a longer one shows the lowest and the highest depth of each arm."""
-
-SCORES = {
-    "train_accuracy": "train accuracy",
-    "test_accuracy": "test accuracy",
-    "fine_tuned_train_accuracy": "tuned, train",
-    "fine_tuned_test_accuracy": "tuned, test",
-    "train_r2": "train R2",
-    "test_r2": "test R2",
-    "fine_tuned_train_r2": "tuned, train",
-    "fine_tuned_test_r2": "tuned, test",
-}
-"""The scores in that table, where any arm has them, under the names that the terminal gives them."""
 
 
 def study_note(
@@ -177,7 +165,7 @@ def _markdown(table: pd.DataFrame) -> str:
     """The results as a table, one row for each arm and depth."""
     ends = table["depth"].isin([table["depth"].min(), table["depth"].max()])
     shown = table if len(table) <= MOST_ROWS else table[ends]
-    scores = {name: label for name, label in SCORES.items() if _scored(table, name)}
+    scores = {name: label for name, label in LABELS.items() if _scored(table, name)}
     lines = [
         f"| arm | depth | seeds | diverged | collapsed | {' | '.join(scores.values())} |",
         f"|:--|--:|--:|--:|--:|{':--|' * len(scores)}",

@@ -10,7 +10,7 @@ import pytest
 
 import layerwise.comparison
 from layerwise import statistics
-from layerwise.comparison import all_differences, answering, as_table, differences, final_scores, finished, pairs
+from layerwise.comparison import all_differences, as_table, differences, final_scores, finished, pairs
 from layerwise.study import Study, load
 from tests.studies import small
 
@@ -135,7 +135,7 @@ def test_all_pairs_of_a_study_are_a_table(study: Study, metrics: pd.DataFrame):
 def test_numbers_are_compared_by_r2(study: Study, metrics: pd.DataFrame):
     """Where targets are numbers, R2 takes the place of accuracy."""
     numbers = metrics.rename(columns=lambda name: name.replace("accuracy", "r2"))
-    assert (answering(metrics), answering(numbers)) == ("accuracy", "r2")
+    assert (statistics.main_score(metrics), statistics.main_score(numbers)) == ("accuracy", "r2")
     assert {one.metric for one in all_differences(study, numbers)} == {"test_r2"}
     assert final_scores(numbers, "scratch")["final_test_r2"] == pytest.approx(0.76)
 

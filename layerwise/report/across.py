@@ -7,7 +7,7 @@ from functools import partial
 
 from layerwise import figures, statistics
 from layerwise.across import Across
-from layerwise.comparison import SCORES, as_table
+from layerwise.comparison import as_table
 from layerwise.report.numbers import how_far, how_sure
 from layerwise.report.page import Block, Column, Drawing, Items, Page, Paragraph, Pieces, Section, Table, strong
 from layerwise.report.wording import counted, is_missing, listed, p, shown
@@ -75,7 +75,10 @@ def _differences(found: Across) -> Section:
         blocks.append(
             Drawing(
                 partial(
-                    figures.differences, rows, claimed, unit=f"mean difference in test {SCORES[found.score]} ({share})"
+                    figures.differences,
+                    rows,
+                    claimed,
+                    unit=f"mean difference in test {statistics.SCORE_NAMES[found.score]} ({share})",
                 ),
                 f"Mean difference in {named}, paired by seed, with 95 % t intervals; right of the line the first is"
                 " ahead. The number after each pair is n, the seeds intact in both.",

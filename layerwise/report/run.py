@@ -48,7 +48,7 @@ class StudyRun:
     @property
     def score(self) -> str:
         """What answers the study: ``accuracy`` or ``r2``."""
-        return comparison.answering(self.metrics)
+        return statistics.main_score(self.metrics)
 
     @property
     def seeds(self) -> int:

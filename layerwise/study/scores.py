@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from layerwise.study.arms import Procedure
     from layerwise.study.study import Study
 
+LABELS = {
+    "train_accuracy": "train accuracy",
+    "test_accuracy": "test accuracy",
+    "fine_tuned_train_accuracy": "tuned, train",
+    "fine_tuned_test_accuracy": "tuned, test",
+    "train_r2": "train R2",
+    "test_r2": "test R2",
+    "fine_tuned_train_r2": "tuned, train",
+    "fine_tuned_test_r2": "tuned, test",
+}
+"""How a table that people read names the scores that answer a study."""
+
 
 @dataclass(frozen=True)
 class Score:
