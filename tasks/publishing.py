@@ -238,10 +238,9 @@ def _publish_costs(publisher: Publisher, run_id: str, found: pd.DataFrame) -> pd
     Where results were cleaned, stages were trained again, in other times: what stands tells of the same bits.
     """
     held = stored_table(publisher.client, publisher.client.get_run(run_id), COSTS)
-    if held is not None and _stages_of(held) == _stages_of(found):
-        return held
-    publisher.table(run_id, COSTS, found)
-    return found
+    stays = held if held is not None and _stages_of(held) == _stages_of(found) else found
+    publisher.table(run_id, COSTS, stays)  # also what is there already, for the manifest lists what was published
+    return stays
 
 
 def _stages_of(costs: pd.DataFrame) -> str:

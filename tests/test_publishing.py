@@ -146,7 +146,10 @@ def test_a_depth_has_one_template() -> None:
 def test_costs_of_the_same_stages_stay_as_they_were_sent(
     store: tuple[Path, MlflowClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stages that are trained again, after results were cleaned, keep the times sent first; others replace them."""
+    """Stages that are trained again, after results were cleaned, keep the times sent first; others replace them.
+
+    Who finds them there after a kill lists them as who has sent them: the manifest is the same.
+    """
     root, client = store
     monkeypatch.setenv("LAYERWISE_ROOT", str(root))
     tree = publishing.open_tree.fn(small(name="costly"), "")
@@ -157,7 +160,10 @@ def test_costs_of_the_same_stages_stay_as_they_were_sent(
         return pd.DataFrame(rows, columns=COLUMNS)
 
     first = publishing._publish_costs(publisher, run_id, costs(1.5, 2))
-    again = publishing._publish_costs(publisher, run_id, costs(9.5, 2))
+    publisher.manifest()
+    next_one = publishing.Publisher(client, tree)
+    again = publishing._publish_costs(next_one, run_id, costs(9.5, 2))
+    assert not next_one.manifest(), "it is as it was"
     assert first["seconds"].tolist() == again["seconds"].tolist() == [1.5, 1.5]
     assert publishing._publish_costs(publisher, run_id, costs(9.5, 3))["seconds"].tolist() == [9.5] * 3
     stored = stored_table(client, client.get_run(run_id), COSTS)
