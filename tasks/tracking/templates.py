@@ -13,6 +13,7 @@ import io
 import json
 import platform
 import tempfile
+import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 DIGITS = 16
 """Hexadecimal digits of a digest that is to notice accidents."""
+
+# MLflow silences this one, about its own classes, while it imports itself; but any other thread that catches warnings
+# meanwhile takes the silence away again.
+warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
 
 _MLMODEL = "MLmodel"
 _ARCHIVE = "data/model.keras"
