@@ -59,7 +59,7 @@ setup: ## Install the locked packages into .venv (the other targets do so when n
 lock: ## Make requirements.lock anew from pyproject.toml, keeping versions that still fit
 	@command -v uv >/dev/null || { echo "make lock: no uv on PATH; expected uv; mend it with: pip install uv" >&2; exit 1; }
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-annotate --group dev pyproject.toml -o requirements.lock --custom-compile-command 'make lock'
+	    --no-annotate --extra servers --group dev pyproject.toml -o requirements.lock --custom-compile-command 'make lock'
 
 clean: ## Remove caches and build leftovers; runs, results and .venv stay
 	@find . \( -path ./.venv -o -path ./.layerwise -o -path ./mlruns -o -path ./.git \) -prune \
