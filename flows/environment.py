@@ -69,9 +69,25 @@ SERVER_SETTINGS = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
 }
 
-UNSET = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_USE_LEGACY_KERAS")
-"""Variables that would change a study's numbers, taken out."""
+UNSET = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_USE_LEGACY_KERAS", "PREFECT_PROFILES_PATH")
+"""Variables that would change a study's numbers, or where Prefect reads what it is to do, taken out."""
 
+UNSET_OF_PREFECT = (
+    "PREFECT_TASK",
+    "PREFECT_FLOW_DEFAULT",
+    "PREFECT_FLOWS_DEFAULT",
+    "PREFECT_RESULTS",
+    "PREFECT_LOGGING",
+    "PREFECT_DEFAULT",
+    "PREFECT_EXPERIMENTS",
+)
+"""Beginnings of further ones: with the user's own, Prefect would store results elsewhere, or compute them again."""
+
+PREFECT_FILES = {"prefect.toml": b"", "pyproject.toml": b"[tool.prefect", ".env": b"PREFECT_"}
+"""Files from which Prefect takes settings where a process works, and what stands in those that have any."""
+
+
+LOOPBACK = ("127.0.0.1", "localhost")
 
 LEAST_SPACE = 1_000_000
 """Bytes: where less is left of a disk, it is full."""
@@ -121,16 +137,35 @@ def prepare(root: Path) -> None:
 
     Raises :class:`EnvironmentProblem` when the root cannot be written to, or somebody else made the folders.
     """
+    _refuse_files_of_prefect(Path.cwd())
     _make_folders(root.expanduser().absolute())
     set_variables(root)
+
+
+def _refuse_files_of_prefect(folder: Path) -> None:
+    """Refuse to work where Prefect would be told otherwise: such a file can move its database, or run code."""
+    for name, sign in PREFECT_FILES.items():
+        file = folder / name
+        try:
+            found = file.is_file() and sign in file.read_bytes()
+        except OSError:  # nor can Prefect read it
+            continue
+        if found:
+            raise EnvironmentProblem(
+                f"{file} has settings of Prefect, which could change or run anything here; work in another folder, and"
+                f" name this one in LAYERWISE_ROOT if its runs are meant."
+            )
 
 
 def set_variables(root: Path) -> None:
     """Set every environment variable, and make nothing: for commands that only read what is tracked."""
     root = root.expanduser().absolute()
-    for name in UNSET:
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name in UNSET or name.startswith(UNSET_OF_PREFECT)]:
+        del os.environ[name]
     os.environ.update(SETTINGS)
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy to the world outside knows nothing of our loopback
+        kept = [host for host in os.environ.get(name, "").split(",") if host and host not in LOOPBACK]
+        os.environ[name] = ",".join([*kept, *LOOPBACK])
     os.environ["LAYERWISE_ROOT"] = str(root)
     os.environ["PREFECT_HOME"] = str(prefect_home(root))
     os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(results_folder(root))

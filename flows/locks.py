@@ -39,10 +39,17 @@ def claim(root: Path, run_key: str) -> Generator[bool]:
 
 
 def _shared_folder(root: Path) -> Path | None:
-    """Where the roots agree that track to one and the same file, if it is not this root's own."""
-    if not store_uri(root).startswith("sqlite:") or file_of(root) == database_path(root):
+    """Where the roots agree that track to one and the same file; one that lies where a root has its own is that root's.
+
+    Links are followed, for they are other names of the same file.
+    """
+    if not store_uri(root).startswith("sqlite:"):
         return None
-    return file_of(root).with_name(f".{file_of(root).name}.locks")
+    file = file_of(root).resolve()
+    owner = file.parent.parent
+    if file == database_path(owner):
+        return None if owner == root.resolve() else locks_folder(owner)
+    return file.with_name(f".{file.name}.locks")
 
 
 @contextmanager

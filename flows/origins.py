@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,7 @@ def study_of(tracked: Tracked, allowed: Allowed) -> tuple[Study, Data]:
     elif given:
         document["data"] = {key: value for key, value in given.items() if key != "folder"}
     study = parse(document, where=f"study.yaml of {tracked.name}")
+    check_paths(study.functions, tracked.run.data.tags, allowed)  # what will be called, wherever the study names it
     data = datasets.generate(study.data)
     _check_data(study, data, tracked)
     _check_study(study, tracked, allowed)
@@ -158,8 +159,13 @@ def check_functions(document: Mapping[str, Any], tags: Mapping[str, str], allowe
     Raises:
         StudyError: with what to do about it; one line.
     """
+    check_paths(functions(document), tags, allowed)
+
+
+def check_paths(paths: Iterable[str], tags: Mapping[str, str], allowed: Allowed) -> None:
+    """:func:`check_functions` of import paths."""
     known = _recorded(tags)
-    for path in functions(document):
+    for path in paths:
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", path):
             raise StudyError(f"the study names the function {path!r}; expected module:function.")
         if path not in known:
@@ -183,7 +189,8 @@ def functions(document: Mapping[str, Any]) -> list[str]:
 def _named(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         yield from (str(value[key]) for key in ("function", "loader") if isinstance(value.get(key), str))
-        value = [part for key, part in value.items() if key != "options"]  # which are the function's own
+        calls = value.get("kind") == "custom" or value.get("source") == "loader"
+        value = [part for key, part in value.items() if key != "options" or not calls]  # which are the function's own
     for part in value if isinstance(value, list) else ():
         yield from _named(part)
 

@@ -239,6 +239,7 @@ def _spawn(listener: socket.socket, output: IO[bytes], environ: dict[str, str]) 
         stdout=output,
         stderr=subprocess.STDOUT,
         env=environ,
+        cwd=environ["PREFECT_HOME"],  # where nobody else puts settings
         pass_fds=[listener.fileno()],
         # Ctrl-C reaches the whole foreground group; the flow must still be able to report how it ended.
         start_new_session=True,

@@ -70,6 +70,56 @@ def test_settings_that_change_numbers_are_ours(environ: dict[str, str], tmp_path
     assert "XLA_FLAGS" not in environ
 
 
+def test_settings_of_prefect_that_store_or_compute_otherwise_are_taken_out(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """What a shell exports for Prefect's tasks, results, flows and log does not reach a run; a team's login does."""
+    asked = ("TASKS_REFRESH_CACHE", "TASK_DEFAULT_RETRIES", "RESULTS_DEFAULT_SERIALIZER", "FLOWS_DEFAULT_RETRIES")
+    environ |= {f"PREFECT_{name}": "1" for name in (*asked, "LOGGING_SETTINGS_PATH", "PROFILES_PATH", "API_KEY")}
+    environment.prepare(tmp_path)
+    left = {name for name in environ if name.startswith("PREFECT_")} - set(environment.SETTINGS)
+    ours = {"PREFECT_HOME", "PREFECT_RESULTS_LOCAL_STORAGE_PATH"}
+    assert left - {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING"} == ours | {"PREFECT_API_KEY"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "refused"),
+    [
+        ("prefect.toml", "[logging]\nconfig_path = 'evil.yml'\n", True),
+        ("pyproject.toml", "[tool.prefect.server.database]\nconnection_url = 'x'\n", True),
+        (".env", "PREFECT_LOGGING_SETTINGS_PATH=evil.yml\n", True),
+        ("pyproject.toml", "[project]\nname = 'x'\n", False),
+        (".env", "OTHER=1\n", False),
+    ],
+)
+def test_files_that_tell_prefect_otherwise_are_refused(
+    environ: dict[str, str],  # noqa: ARG001 - what is set is set in a copy
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: str,
+    refused: bool,
+) -> None:
+    """A study's folder cannot move Prefect's database or run code through Prefect's own files of settings."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(content)
+    if refused:
+        with pytest.raises(EnvironmentProblem, match=rf"^{tmp_path}/{name} has settings of Prefect, .*LAYERWISE_ROOT"):
+            environment.prepare(tmp_path)
+        assert not (tmp_path / ".layerwise").exists()
+    else:
+        environment.prepare(tmp_path)
+
+
+def test_loopback_is_reached_without_a_proxy(environ: dict[str, str], tmp_path: Path) -> None:
+    """A proxy for the world outside is not asked for servers on this machine; what else goes without stays so."""
+    environ |= {"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": "intranet.example,localhost"}
+    for _ in range(2):
+        environment.prepare(tmp_path)
+        assert environ["NO_PROXY"] == "127.0.0.1,localhost"
+        assert environ["no_proxy"] == "intranet.example,127.0.0.1,localhost"
+
+
 def test_our_server_gets_none_of_the_users_server_settings(environ: dict[str, str], tmp_path: Path) -> None:
     """A database or password of another Prefect server is not handed to ours."""
     environ |= {

@@ -105,6 +105,17 @@ def test_roots_that_share_a_store_share_its_runs(tmp_path: Path, monkeypatch: py
             pass
         with claim(other, "abd"):
             pass
+    # Also where one has as its own what the other names, by whatever name.
+    (tmp_path / "link").symlink_to(one)
+    (one / "mlruns").mkdir(exist_ok=True)
+    for name in (one, tmp_path / "link"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{name}/mlruns/mlflow.db")
+        with claim(other, "abc"):
+            monkeypatch.delenv("MLFLOW_TRACKING_URI")
+            with pytest.raises(Busy), claim(one, "abc"):
+                pass
+            with pytest.raises(Busy), claim(tmp_path / "link", "abc"):
+                pass
     for free in ("", "http://tracking.example:5000"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", free)
         with claim(one, "abc"), claim(other, "abc"):

@@ -276,6 +276,20 @@ def test_functions_are_found_wherever_a_study_names_them() -> None:
     assert origins.functions(document) == ["own:gated", "own:head", "own:load", "own:wide"]
 
 
+@pytest.mark.parametrize("place", ["an input", "an arm"])
+def test_what_is_called_options_hides_no_function(loaded: Tracked, root: Path, place: str) -> None:
+    """Names in a study are the tracker's choice: a function below one that is called options is refused as any."""
+    layer = {"kind": "custom", "function": "subprocess:run", "options": {"args": ["touch", "hostile"]}}
+    network = {"layers": [{"units": 4}], "inputs": {"options": {"features": "0-0", "layers": [layer]}}}
+    network["inputs"]["other"] = {"features": "1-1", "layers": [{"units": 4}]}
+    arms = {"function": "greedy", "options": {"network": network}}
+    loaded.document.update({"network": network} if place == "an input" else {"arms": arms})
+    said = "calls subprocess:run, and the run has not recorded" if place == "an input" else "names the function 'greedy'"
+    with pytest.raises(StudyError, match=said):
+        origins.study_of(loaded, Allowed())
+    assert not (root / "hostile").exists()
+
+
 def gone(root: Path, _: Tracked) -> str:
     (root / "own_rows.py").unlink()
     return f"the study calls own_rows:load, and there is no {root / 'own_rows.py'}; go to the folder that has it"

@@ -313,7 +313,7 @@ def _create(path: Path, root: Path) -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    lock = _creation_lock(path, root)
+    lock = _creation_lock(path)
     try:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(lock, timeout=LOCK_SECONDS):
@@ -330,10 +330,12 @@ def _create(path: Path, root: Path) -> None:
         ) from None
 
 
-def _creation_lock(path: Path, root: Path) -> Path:
+def _creation_lock(path: Path) -> Path:
     """The lock that all who might create this file share: a store elsewhere may belong to several roots."""
-    if path == database_path(root):
-        return root.absolute() / ".layerwise" / "tracking-store.lock"
+    path = path.resolve()
+    owner = path.parent.parent
+    if path == database_path(owner):  # also where another root names it
+        return owner / ".layerwise" / "tracking-store.lock"
     return path.with_name(f".{path.name}.lock")
 
 
