@@ -319,6 +319,11 @@ def _status() -> int:
         return _refuse("interrupted.", FAILED)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()
+    except OSError as error:  # of a place that is not what it should be, such as a file where folders are to be
+        place = error.filename or environment.root()
+        return _refuse(
+            f"{place}: {error.strerror or error}; mend that, or set LAYERWISE_ROOT to another place.", FAILED
+        )
     return DONE
 
 

@@ -20,13 +20,22 @@ from pathlib import Path
 from rich.console import Console
 
 from flows import environment, processes
+from flows.launching import Unanswered, close_crashed_flow_runs
 from flows.locks import Busy, alone_with_results, holders
 from flows.printing import BUSY, DONE, FAILED, refuse, say
 from layerwise.sizes import in_words
 from tasks.provenance import LOCK
 from tasks.records import File, listed, opened
 from tasks.tracking import health
-from tasks.tracking.store import TrackingError, check_database, file_of, is_new, open_store, store_uri
+from tasks.tracking.store import (
+    TrackingError,
+    check_database,
+    failures_in_one_line,
+    file_of,
+    is_new,
+    open_store,
+    store_uri,
+)
 
 VERIFYING_SECONDS = 1.0
 """How long results are verified for, the newest first, unless all are asked for."""
@@ -73,7 +82,7 @@ def doctor_command(root: Path, *, fix: bool, thorough: bool) -> int:
                 say(line, console)
         except Busy as busy:
             return refuse(f"--fix: {busy}", BUSY)
-        except TrackingError as error:
+        except (TrackingError, Unanswered) as error:
             return refuse(f"--fix: {error}", FAILED)
     found = [finding for check in CHECKS for finding in check(root)]
     found += _results(root, seconds=None if thorough else VERIFYING_SECONDS)
@@ -310,6 +319,8 @@ def _mended(root: Path) -> Iterator[str]:
             if stat.S_IMODE(folder.stat().st_mode) & 0o077:
                 folder.chmod(0o700)
                 yield f"fixed {folder} is open to its owner alone now"
+        for name in _told_of_crashes(root):
+            yield f"fixed the flow run {name} is marked as crashed"
         for one in holders(root):
             if not one.alive:
                 one.file.unlink(missing_ok=True)
@@ -318,12 +329,26 @@ def _mended(root: Path) -> Iterator[str]:
             yield from _mended_store(root)
 
 
+def _told_of_crashes(root: Path) -> list[str]:
+    """Have Prefect know of flow runs that were killed, before the notes go that say so."""
+    known = (environment.prefect_home(root) / "prefect.db").exists() and any(not one.alive for one in holders(root))
+    if not known:
+        return []
+    environment.prepare(root)
+    return close_crashed_flow_runs(root)
+
+
 def _mended_store(root: Path) -> Iterator[str]:
-    found = health.leftovers(check_database(root).path)
+    path = check_database(root).path
+    try:
+        found = health.leftovers(path)
+    except sqlite3.Error as error:
+        raise TrackingError(f"{path} cannot be read ({error}); close what holds it, and try again.") from None
     if not (found.orphans or found.models):
         return
     environment.prepare(root)
-    health.mend(open_store(root), found)
+    with failures_in_one_line("mending the store", store_uri(root)):
+        health.mend(open_store(root), found)
     if found.orphans:
         yield f"fixed closed as KILLED: {_by_study(found.orphans.values())}"
     if found.models:

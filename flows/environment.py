@@ -89,9 +89,6 @@ PREFECT_FILES = {"prefect.toml": b"", "pyproject.toml": b"[tool.prefect", ".env"
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
-LEAST_SPACE = 1_000_000
-"""Bytes: where less is left of a disk, it is full."""
-
 
 class EnvironmentProblem(RuntimeError):
     """The surroundings do not allow a run; the message is one line: received, expected, remedy."""
@@ -124,12 +121,6 @@ def prefect_home(root: Path) -> Path:
 def locks_folder(root: Path) -> Path:
     """Where processes agree on who works on which run."""
     return private_folder(root) / "locks"
-
-
-def is_full(folder: Path) -> bool:
-    """Whether nothing is left of a folder's disk: what fails there, in whatever words, fails for that."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize < LEAST_SPACE
 
 
 def prepare(root: Path) -> None:

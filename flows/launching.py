@@ -13,6 +13,7 @@ from flows import environment
 from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, say, warnings_shown
 from layerwise.study import StudyError
+from tasks import durable
 
 if TYPE_CHECKING:
     from tasks.tracking.store import TrackingError
@@ -52,7 +53,8 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
         try:
             with server.ready(), shown(console), warnings_shown(console), owned():
-                close_crashed()
+                if crashed := close_crashed():
+                    say(f"Killed before, and gone on with from what it had stored: {', '.join(crashed)}.", console)
                 storage = results_block(environment.results_folder(root))
                 return flow.with_options(result_storage=storage)(*arguments)
         except ServerProblem as error:
@@ -65,13 +67,13 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
             raise
         except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
             remedy = "layerwise ui shows where."
-            if environment.is_full(root):
+            if not durable.has_room(root):
                 remedy = f"the disk of {root} is full: free space on it, and run again."
             raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
 
 
-def close_crashed_flow_runs(root: Path, console: Console) -> None:
-    """Have Prefect know of flow runs that were killed, where no flow is to be run that would say so on its way.
+def close_crashed_flow_runs(root: Path) -> list[str]:
+    """Have Prefect know of flow runs that were killed, where no flow is to be run that would say so; their names.
 
     Raises:
         Unanswered: if the server does not answer.
@@ -83,11 +85,9 @@ def close_crashed_flow_runs(root: Path, console: Console) -> None:
             from flows.crashed import close_crashed
 
             with server.ready():
-                crashed = close_crashed()
+                return close_crashed()
     except ServerProblem as error:
         raise Unanswered(str(error), FAILED) from None
-    for name in crashed:
-        say(f"The flow run {name} was killed before it could say that it had ended; it is marked so now.", console)
 
 
 def unusable(error: TrackingError) -> Unanswered:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.environment import EnvironmentProblem, locks_folder
-from tasks import owners
+from flows.environment import DiskFull, EnvironmentProblem, locks_folder
+from tasks import durable, owners
 from tasks.tracking.store import database_path, file_of, store_uri
+
+NEW = ".new"
+"""What the name of a note ends with while it is written."""
 
 
 class Busy(RuntimeError):
@@ -66,6 +69,7 @@ def _holding(folder: Path, run_key: str) -> Generator[bool]:
         try:
             _write(holder)
         except OSError:
+            holder.with_suffix(NEW).unlink(missing_ok=True)
             lock.release()
             raise
     try:
@@ -129,7 +133,7 @@ def _results_lock(root: Path) -> Path:
 
 def _write(holder: Path) -> None:
     """Say who holds the lock; renamed into place, so that a reader never meets half a line."""
-    temporary = holder.with_suffix(".new")  # of the lock's holder alone, so that a kill leaves one at most
+    temporary = holder.with_suffix(NEW)  # of the lock's holder alone, so that a kill leaves one at most
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     temporary.write_text(json.dumps({"pid": os.getpid(), "since": since, "owner": owners.this_process()}))
     temporary.replace(holder)
@@ -150,6 +154,10 @@ def _failures_in_one_line(folder: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:  # rights, a full disk, or a file system without locks
+        if durable.is_full(error):
+            raise DiskFull(
+                f"Cannot lock {folder} ({error.strerror}); free space on that disk, and run again."
+            ) from error
         raise EnvironmentProblem(
             f"Cannot lock {error.filename or folder} ({error.strerror or error}); mend that, or name a folder of your"
             " own on a local disk in LAYERWISE_ROOT."

@@ -79,7 +79,11 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         with claim(root, study.digest(repeat)) as was_killed:
             answer = _answer(study, repeat, root, console)
             if answer.finished and was_killed:  # after the last MLflow run was closed, and before the flow's end
-                close_crashed_flow_runs(root, console)
+                for name in close_crashed_flow_runs(root):
+                    say(
+                        f"The flow run {name} was killed before it could say that it had ended; it is marked so.",
+                        console,
+                    )
     except Busy as busy:
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
@@ -122,7 +126,11 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
         return None
     if stored.missing:
         say(f"{study.name} is finished, but not as it was published: {'; '.join(stored.missing)}. Mending it.", console)
-        set_aside_changed(client, stored.faults)
+        try:
+            with failures_in_one_line(f"setting aside what changed of {study.name!r}", client.tracking_uri):
+                set_aside_changed(client, stored.faults)
+        except TrackingError as error:
+            raise unusable(error) from None
         return None
     tags = run.data.tags
     return Answer(

@@ -117,12 +117,12 @@ class Server:
 
     def _remedy(self) -> str:
         """What to do about a server of ours that does not start, as its log and its disk say."""
-        from flows import environment
+        from tasks import durable
 
         if self._log is None:
             return "see its log."
         home, said = self._log.parent, self._log.read_bytes()[-LAST_WORDS:]
-        if environment.is_full(home):
+        if not durable.has_room(home):
             return f"the disk of {home} is full: free space on it, and run again."
         if b"malformed" in said or b"file is not a database" in said:
             return (

@@ -16,6 +16,9 @@ WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
+LEAST_SPACE = 1_000_000
+"""Bytes: where less is left of a disk, it is full."""
+
 
 def write(file: Path, content: bytes, *, temporary: Path, mode: int = 0o666) -> None:
     """Put ``content`` under the name ``file``: after a power cut the old content, the new or no such file is there.
@@ -72,6 +75,12 @@ def settle(folder: Path) -> None:
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
+
+
+def has_room(folder: Path) -> bool:
+    """Whether more than next to nothing is left of a folder's disk; without, whatever fails there fails for that."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize >= LEAST_SPACE
 
 
 def is_full(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from flows import doctor, environment
 from flows.doctor import doctor_command
@@ -118,8 +119,8 @@ def half_made(root: Path) -> str:
     return r"look  models     never finished: small \(1\); .*`layerwise doctor --fix` deletes them"
 
 
-def with_model(root: Path, of_run: str, status: int) -> None:
-    """A model of a seed's run that ended in that state."""
+def with_model(root: Path, of_run: str, status: int, *, ours: bool = True) -> None:
+    """A model of a seed's run that ended in that state; one that Layerwise made says of which run key it is."""
     sql(root, "UPDATE runs SET status = ?", of_run)
     sql(
         root,
@@ -128,6 +129,12 @@ def with_model(root: Path, of_run: str, status: int) -> None:
         " SELECT 'm-1', experiment_id, 'depth-01', '', 1, 1, ?, 'active', run_uuid FROM runs LIMIT 1",
         status,
     )
+    if ours:
+        sql(
+            root,
+            "INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value)"
+            " SELECT model_id, experiment_id, 'layerwise.run_key', 'x' FROM logged_models",
+        )
 
 
 def no_log(root: Path) -> str:
@@ -318,6 +325,40 @@ def test_fix_mends_what_can_be_made_again(sick: Path, capsys: pytest.CaptureFixt
         assert store.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall() == [("KILLED", 4)]
         assert store.execute("SELECT lifecycle_stage FROM logged_models").fetchall() == [("deleted",)]
     assert [line for line in looked(sick, capsys, fix=True)[1] if line.startswith("fixed ")] == []
+
+
+def test_models_of_others_are_theirs(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that somebody else has not finished, in the same store, is neither reported nor deleted."""
+    with_model(sick, "FINISHED", status=1, ours=False)
+    status, lines = looked(sick, capsys, fix=True)
+    assert (status, [line for line in lines if " models " in line]) == (0, ["ok    models     none is left half-made"])
+    with closing(sqlite3.connect(database_path(sick))) as store:
+        assert store.execute("SELECT lifecycle_stage FROM logged_models").fetchall() == [("active",)]
+
+
+def test_a_store_that_somebody_holds_is_said_in_one_line(
+    sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another process writes to the database, `--fix` says so and gives up, without a traceback."""
+    orphans(sick)
+
+    def locked(*_: object) -> None:
+        raise MlflowException("(sqlite3.OperationalError) database is locked")
+
+    monkeypatch.setattr(health, "mend", locked)
+    status, lines = looked(sick, capsys, fix=True)
+    assert status == 1
+    assert lines[-1].startswith(
+        "layerwise: --fix: mending the store failed: (sqlite3.OperationalError) database is locked"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr(health, "SECONDS", 0.1)
+    with closing(sqlite3.connect(database_path(sick))) as holding:
+        holding.execute("PRAGMA locking_mode=EXCLUSIVE")
+        holding.execute("BEGIN EXCLUSIVE")
+        status, lines = looked(sick, capsys, fix=True)
+    assert status == 1
+    assert re.fullmatch(r"layerwise: --fix: .*(locked|cannot be read).*", lines[-1]), lines
 
 
 def test_fix_waits_for_nobody(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flows import locks
-from flows.environment import EnvironmentProblem
+from flows.environment import DiskFull, EnvironmentProblem
 from flows.locks import Busy, claim, holders
 
 HOLD = """
@@ -165,7 +165,7 @@ def test_folder_that_cannot_be_locked_is_refused_in_one_line(tmp_path: Path, mon
             claim(tmp_path, "abc").__enter__()
     with monkeypatch.context() as patched:
         patched.setattr(locks, "_write", failing(errno.ENOSPC))
-        with pytest.raises(EnvironmentProblem, match=r"\(No space left on device\)"):
+        with pytest.raises(DiskFull, match=r"^Cannot lock .* \(No space left on device\); free space on that disk"):
             claim(tmp_path, "abc").__enter__()
     with claim(tmp_path, "abc"):
         pass

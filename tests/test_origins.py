@@ -284,7 +284,9 @@ def test_what_is_called_options_hides_no_function(loaded: Tracked, root: Path, p
     network["inputs"]["other"] = {"features": "1-1", "layers": [{"units": 4}]}
     arms = {"function": "greedy", "options": {"network": network}}
     loaded.document.update({"network": network} if place == "an input" else {"arms": arms})
-    said = "calls subprocess:run, and the run has not recorded" if place == "an input" else "names the function 'greedy'"
+    said = (
+        "calls subprocess:run, and the run has not recorded" if place == "an input" else "names the function 'greedy'"
+    )
     with pytest.raises(StudyError, match=said):
         origins.study_of(loaded, Allowed())
     assert not (root / "hostile").exists()

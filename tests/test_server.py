@@ -27,6 +27,7 @@ import pytest
 
 from flows import environment, server
 from flows.server import ServerLost, ServerProblem
+from tasks import durable
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -316,7 +317,7 @@ def test_a_full_disk_is_why_a_server_does_not_start(tmp_path: Path, monkeypatch:
     """Where the server's disk is full, its log may say nothing: the line says what to do."""
     home = environment.prefect_home(tmp_path)
     (home / "prefect.db").mkdir(parents=True)
-    monkeypatch.setattr(environment, "is_full", home.samefile)
+    monkeypatch.setattr(durable, "has_room", lambda folder: not home.samefile(folder))
     expected = rf"while starting; the disk of {home} is full: free space on it, and run again\.$"
     with server.start(tmp_path) as running, pytest.raises(ServerProblem, match=expected):
         running.wait_ready()

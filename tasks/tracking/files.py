@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
@@ -85,6 +86,32 @@ def write_artifact(folder: Path, path: str, content: bytes) -> None:
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
     durable.write(file, content, temporary=_part(file))
+
+
+def send_artifact(client: MlflowClient, place: str, store: str | None, path: str, content: bytes) -> None:
+    """Put one artifact where a run keeps its own, on this machine or through a server.
+
+    Args:
+        client: the store.
+        place: of the run's artifacts. It is asked for once: a second answer might name another.
+        store: where the experiment keeps its artifacts.
+        path: of the artifact, below the run's.
+        content: of the artifact.
+
+    Raises:
+        TrackingError: if that is a folder of this machine which is no run's.
+    """
+    folder = local_path(place)
+    if folder is not None:
+        write_artifact(require_inside(folder, store), path, content)
+        return
+    parent = PurePosixPath(path).parent.as_posix()
+    with tempfile.TemporaryDirectory() as scratch:
+        local = Path(scratch) / PurePosixPath(path).name
+        local.write_bytes(content)
+        get_artifact_repository(place, tracking_uri=client.tracking_uri).log_artifact(
+            str(local), None if parent == "." else parent
+        )
 
 
 def _part(file: Path) -> Path:

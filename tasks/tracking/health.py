@@ -36,6 +36,7 @@ UNFINISHED = """
 SELECT experiments.name, logged_models.model_id, coalesce(runs.status, ''), coalesce(tags.value, ''),
     coalesce(runs.lifecycle_stage, 'deleted')
 FROM logged_models JOIN experiments ON experiments.experiment_id = logged_models.experiment_id
+JOIN logged_model_tags ours ON ours.model_id = logged_models.model_id AND ours.tag_key = 'layerwise.run_key'
 LEFT JOIN runs ON runs.run_uuid = logged_models.source_run_id
 LEFT JOIN tags ON tags.run_uuid = logged_models.source_run_id AND tags.key = 'layerwise.owner'
 WHERE logged_models.status != ? AND logged_models.lifecycle_stage = 'active'

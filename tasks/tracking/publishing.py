@@ -39,7 +39,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.types import Schema, TensorSpec
 
 from tasks import durable
-from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, write_all, write_artifact
+from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, send_artifact, write_all
 from tasks.tracking.manifest import FILES, MANIFEST, Content, damaged_files, manifest
 from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, models_of
 from tasks.tracking.store import TrackingError, failures_in_one_line
@@ -163,12 +163,9 @@ class Publisher:
             vouched = held.tags.get(ARTIFACT + path) == digest
             if vouched and (self._is_listed(run_id, path) if folder is None else read_below(folder, path) == content):
                 return False
-            if folder is None:
-                self._send(run_id, path, content)
-            else:
-                if vouched:
-                    log.warning("Artifact %s of run %s was not as published, and is written again.", path, run_id)
-                write_artifact(require_inside(folder, self._store), path, content)
+            if vouched and folder is not None:
+                log.warning("Artifact %s of run %s was not as published, and is written again.", path, run_id)
+            send_artifact(self.client, held.place or "", self._store, path, content)
             self.tags(run_id, {ARTIFACT + path: digest})
             return True
 
@@ -437,12 +434,6 @@ class Publisher:
     def _is_listed(self, run_id: str, path: str) -> bool:
         folder = _parent(path)
         return any(item.path == path for item in self.client.list_artifacts(run_id, folder))
-
-    def _send(self, run_id: str, path: str, content: bytes) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            local = Path(scratch) / PurePosixPath(path).name
-            local.write_bytes(content)
-            self.client.log_artifact(run_id, str(local), _parent(path))
 
     def _list_points(self, run_id: str, points: Iterable[Point]) -> None:
         for point in points:

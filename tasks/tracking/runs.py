@@ -25,7 +25,14 @@ from mlflow.utils.uri import is_local_uri
 
 from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, Training
 from tasks import owners
-from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
+from tasks.tracking.store import (
+    TrackingError,
+    artifact_root,
+    database_path,
+    failures_in_one_line,
+    file_of,
+    is_remote,
+)
 from tasks.tracking.views import VIEW_TAG, arms_view
 
 RUN_KEY = "layerwise.run_key"
@@ -380,10 +387,15 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
 
 
 def _require_artifacts_here(client: MlflowClient, study: Study, location: str, root: Path) -> None:
-    """Refuse a store that was moved: MLflow keeps absolute places, and would begin anew at the old one."""
+    """Refuse a store that was moved or copied: MLflow keeps absolute places, and would write at the old one."""
     if is_remote(client) or not is_local_uri(location):
         return
-    place = Path(local_file_uri_to_path(location))
+    place, own = Path(local_file_uri_to_path(location)), artifact_root(root).resolve()
+    if file_of(root) == database_path(root) and place.parent.is_dir() and not place.resolve().is_relative_to(own):
+        raise TrackingError(
+            f"the artifacts of {study.name!r} are kept in {place}, outside {root}: this folder was copied from there."
+            f" Run there, or set {own.parent} aside for a new store."
+        )
     if not place.parent.is_dir():
         raise TrackingError(
             f"the artifacts of {study.name!r} are kept in {place}, which is gone; if it was moved, move"

@@ -371,8 +371,9 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise TrackerAway(f"the tracking store {path} is locked by another process") from None
-        remedy = durable.remedy(error) if durable.is_full(error) else "close what holds it"
-        raise _kind_of(error)(f"{path} cannot be opened ({error}); {remedy}, and run again.") from None
+        if durable.is_full(error) or not durable.has_room(path.parent):
+            raise StoreFull(f"{path} cannot be opened ({error}); free space on that disk, and run again.") from None
+        raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
     except sqlite3.DatabaseError as error:
         if "malformed" in str(error):
             raise TrackingError(f"{path} is damaged ({error}); {FROM_RESULTS}") from None

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from layerwise.study import StudyError
 from layerwise.study.reading import document_of
 from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, stored_file, stored_table, stored_verdicts, table_of
+from tasks.tracking.files import send_artifact
 from tasks.tracking.publishing import ARTIFACT, DEPTH
 from tasks.tracking.runs import (
     ARM,
@@ -201,7 +202,8 @@ def append_record(client: MlflowClient, run: Run, path: str, content: str, tags:
     with failures_in_one_line(f"writing {path} to run {run.info.run_id}", client.tracking_uri):
         if ARTIFACT + path in run.data.tags:
             raise TrackingError(f"run {run.info.run_id} holds {path} already; run again to write another.")
-        client.log_text(run.info.run_id, content, path)
+        store = client.get_experiment(run.info.experiment_id).artifact_location
+        send_artifact(client, run.info.artifact_uri or "", store, path, content.encode())
         vouching = {ARTIFACT + path: hashlib.sha256(content.encode()).hexdigest()}
         client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in (vouching | tags).items()])
 

@@ -22,7 +22,7 @@ from tasks.tracking.manifest import MANIFEST
 from tasks.tracking.publishing import Publisher
 from tasks.tracking.runs import ARMS, RUN_KEY, SEEDS, close_runs
 from tasks.tracking.store import TrackingError, artifact_root
-from tasks.tracking.tracked import SCORES, STUDY_FILE, find_study_run, read_tracked
+from tasks.tracking.tracked import SCORES, STUDY_FILE, append_record, find_study_run, read_tracked
 from tests.hostile import STUDIES
 
 TABLE = pd.DataFrame({"arm": ["greedy"], "seed": [0], "depth": [1], "test_accuracy_mean": [0.5]})
@@ -183,6 +183,15 @@ def test_a_model_is_not_written_elsewhere_either(client, opened, root: Path, mon
     model = SeedModel(tree.seed_run("greedy", 0), "depth-01", 1, Template(), [np.zeros(1)], "digest")
     with pytest.raises(TrackingError, match=rf"would have files written to {elsewhere}"):
         Publisher(client, tree).models([model])
+    assert not elsewhere.exists()
+
+
+def test_a_record_is_not_written_where_a_lying_tracker_says(root: Path, client, tree):  # noqa: ARG001 - a finished study is there
+    """What `reproduce` and others add to a run goes to the run's own folder, or nowhere."""
+    run, elsewhere = find_study_run(client, "small"), root / "elsewhere"
+    run.info._artifact_uri = elsewhere.as_uri()
+    with pytest.raises(TrackingError, match=rf"would have files written to {elsewhere}"):
+        append_record(client, run, "reproductions/now.json", "{}", {})
     assert not elsewhere.exists()
 
 

@@ -26,7 +26,7 @@ from tasks.tracking.runs import (
     parameters,
     tree_runs,
 )
-from tasks.tracking.store import TrackingError, artifact_root, database_path
+from tasks.tracking.store import TrackingError, artifact_root, database_path, open_store
 from tests.studies import small
 from tests.tracking.conftest import Cut, Killed
 
@@ -321,6 +321,15 @@ def test_a_store_that_was_moved_is_refused(client, opened, study, root, tmp_path
     shutil.move(artifact_root(root), elsewhere)
     with pytest.raises(TrackingError, match=r"which is gone; if it was moved, move it back"):
         open_runs(client, study, run_key=study.digest(), repeat="", seeds=range(2), provenance={}, root=elsewhere)
+
+
+def test_a_store_that_was_copied_is_refused(opened, study, root, tmp_path_factory):
+    """A copy of a root knows the original's places: a run there would write into the original."""
+    opened()
+    copy = Path(tmp_path_factory.mktemp("copies")) / "copy"
+    shutil.copytree(root, copy)
+    with pytest.raises(TrackingError, match=rf"are kept in {root}/mlruns/artifacts/small, outside {copy}: this folder"):
+        open_runs(open_store(copy), study, run_key=study.digest(), repeat="", seeds=range(2), provenance={}, root=copy)
 
 
 def test_parameters_are_plain_and_named_shortly():
