@@ -311,19 +311,14 @@ def _status() -> int:
         return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as nothing_asked:
         click.echo(nothing_asked.format_message())
-    except environment.DiskFull as error:
-        return _refuse(str(error), FAILED)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stderr.close()
+    except (environment.DiskFull, OSError) as error:  # or a place is not what it should be
+        return _refuse(_in_words(error), FAILED)
     except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
         return _refuse(_in_words(error), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):
         return _refuse("interrupted.", FAILED)
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        sys.stderr.close()
-    except OSError as error:  # of a place that is not what it should be, such as a file where folders are to be
-        place = error.filename or environment.root()
-        return _refuse(
-            f"{place}: {error.strerror or error}; mend that, or set LAYERWISE_ROOT to another place.", FAILED
-        )
     return DONE
 
 
@@ -331,6 +326,9 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "layerwise"
         return f"{error.format_message()} `{command} --help` shows what it takes."
+    if isinstance(error, OSError):
+        place, why = error.filename or environment.root(), error.strerror or error
+        return f"{place}: {why}; mend that, or name another place in LAYERWISE_ROOT."
     return error.format_message() if isinstance(error, click.ClickException) else str(error)
 
 
