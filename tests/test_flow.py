@@ -516,7 +516,7 @@ def test_a_choice_that_cannot_be_registered_fails_the_run_and_the_next_registers
     assert refused.registered is None
     assert "there is a registered model 'taken' that was not made by Layerwise" in refused.unpublished[0]
     assert [run.info.status for run in lab.runs(asked, "study")] == ["FAILED"]
-    assert running._chosen_in_words(asked, running._answer_of(refused)) == (
+    assert running._registered_in_words(asked, running._answer_of(refused)) == (
         f"chosen on validation: {chose.chosen.place}; not registered: run again to register it"
     )
     lab.client.delete_registered_model("taken")
@@ -532,7 +532,7 @@ def test_what_is_not_kept_is_chosen_and_not_registered(lab: Lab, claiming: Study
     (run,) = lab.runs(claiming, "study")
     assert run.data.tags["layerwise.chosen"] == chosen.place
     assert "layerwise.registered" not in run.data.tags
-    assert running._chosen_in_words(claiming, running._answer_of(claimed)) == (
+    assert running._registered_in_words(claiming, running._answer_of(claimed)) == (
         f"chosen on validation: {chosen.place}; not registered: track.models: none keeps no model of it"
     )
 
