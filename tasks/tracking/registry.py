@@ -72,10 +72,8 @@ REPORTED = "layerwise.report"
 Holding = Literal["network", "encoder"]
 """What the versions of a registered model are: they answer the study's question, or give features."""
 
-REMEDIES: dict[Holding, str] = {
-    "network": "rename the study, or set track.models to none, and nothing is registered",
-    "encoder": "give another name with --name",
-}
+RENAME = "rename the study, or set track.models to none, and nothing is registered"
+ANOTHER_NAME = "give another name with --name"
 
 MAX_DESCRIPTION = 5000
 """Characters of a description; a database keeps no more."""
@@ -148,7 +146,7 @@ def register(
         model = _finished_model(client, tree.experiment_id, tree.seed_run(candidate.arm, candidate.seed), candidate)
         if model is None:
             return None
-        named = _registered_model(client, shelf)
+        named = _registered_model(client, shelf, RENAME)
         version = _version(client, _Entry(shelf, tree.run_key, repeat), candidate, model)
         _link(client, model, version)
         if not repeat and not _is_superseded(client, tree):
@@ -178,7 +176,7 @@ def register_as_asked(
         TrackingError: if a model of that name is somebody else's.
     """
     with failures_in_one_line(f"registering the model {shelf.name}", client.tracking_uri):
-        named, tags = _registered_model(client, shelf), study_run.data.tags
+        named, tags = _registered_model(client, shelf, ANOTHER_NAME), study_run.data.tags
         entry = _Entry(shelf, tags[RUN_KEY], tags.get(REPEAT, ""), asked=True)
         version = _version(client, entry, candidate, model)
         _link(client, model, version)
@@ -221,7 +219,7 @@ def _finished_model(client: MlflowClient, experiment_id: str, run_id: str, candi
     return next((one for one in models if one.name == candidate.model and one.status == "READY"), None)
 
 
-def _registered_model(client: MlflowClient, shelf: Shelf) -> RegisteredModel:
+def _registered_model(client: MlflowClient, shelf: Shelf, remedy: str) -> RegisteredModel:
     try:
         found = client.get_registered_model(shelf.name)
     except MlflowException as error:
@@ -230,12 +228,11 @@ def _registered_model(client: MlflowClient, shelf: Shelf) -> RegisteredModel:
     if found.tags.get(STUDY) != shelf.study:
         raise TrackingError(
             f"there is a registered model {shelf.name!r} that was not made by Layerwise for the study {shelf.study!r},"
-            f" whose {shelf.holds} would stand in it; {REMEDIES[shelf.holds]}."
+            f" whose {shelf.holds} would stand in it; {remedy}."
         )
     if found.tags.get(HOLDS, "network") != shelf.holds:
         raise TrackingError(
-            f"the registered model {shelf.name!r} holds other things than the {shelf.holds} of a study; give another"
-            " name with --name."
+            f"the registered model {shelf.name!r} holds other things than the {shelf.holds} of a study; {remedy}."
         )
     return found
 
