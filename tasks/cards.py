@@ -109,10 +109,15 @@ def card(subject: Subject, metrics: pd.DataFrame, how: str) -> str:
         metrics: one row per arm, seed and depth.
         how: how it came to be this one.
     """
-    parts = [_question(subject), _what(subject, metrics), _data(subject), f"**How it was chosen.** {how}"]
-    return "\n\n".join(
-        [*parts, _test(subject, metrics), _limits(subject, numbers=statistics.main_score(metrics) == "r2")]
-    )
+    told = [_what(subject, metrics), _data(subject), f"**How it was chosen.** {how}", _test(subject, metrics)]
+    numbers = statistics.main_score(metrics) == "r2"
+    return "\n\n".join([_lead(subject, metrics), _question(subject), *told, _limits(subject, numbers=numbers)])
+
+
+def _lead(subject: Subject, metrics: pd.DataFrame) -> str:
+    """A line without marks, for MLflow's table of versions, which shows the beginning as it stands."""
+    kind = "Encoder" if subject.features else _answering(metrics).capitalize()
+    return f"{kind}, {_count(subject.depth, 'hidden layer')}: {subject.arm}, seed {subject.seed}"
 
 
 def _question(subject: Subject) -> str:
@@ -120,20 +125,27 @@ def _question(subject: Subject) -> str:
 
 
 def _what(subject: Subject, metrics: pd.DataFrame) -> str:
-    layers = f"{subject.depth} hidden layer{'s' * (subject.depth > 1)} ({'-'.join(subject.layers)})"
+    layers = f"{_count(subject.depth, 'hidden layer')} ({'-'.join(subject.layers)})"
     tuned = ", fine-tuned" if subject.tuned else ""
-    answers = "a predictor of numbers" if statistics.main_score(metrics) == "r2" else "a classifier"
     if subject.features:
-        made = f"{subject.features} number{'s' * (subject.features > 1)} a row"
-        what = f"An encoder: the {layers}{tuned} of {answers}, without its output layer. It gives the features of the"
-        what += f" top one, {made}"
+        made = f"the features of the top one, {_count(subject.features, 'number')} a row"
+        what = f"An encoder: {layers} of a {_answering(metrics)}{tuned}, without its output layer. It gives {made}. The"
+        what += " network is"
     else:
-        what = f"{answers[0].upper()}{answers[1:]} with {layers}{tuned}"
+        what = f"A {_answering(metrics)} with {layers}{tuned}:"
     return (
-        f"**What it is.** {what}: what the arm `{subject.arm}` left at depth {subject.depth} with"
+        f"**What it is.** {what} what the arm `{subject.arm}` left at depth {subject.depth} with"
         f" [seed {subject.seed}]({subject.pages.seed}). [The study's run]({subject.pages.study}) has every score, and"
         f" [its report]({subject.pages.study}/artifacts/{REPORT}) the answer."
     )
+
+
+def _answering(metrics: pd.DataFrame) -> str:
+    return "predictor of numbers" if statistics.main_score(metrics) == "r2" else "classifier"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}"
 
 
 def _data(subject: Subject) -> str:

@@ -416,8 +416,8 @@ def test_the_cards_say_what_it_is_and_how_it_was_chosen(lab: Lab):
     page = f"#/experiments/{lab.people.tree.experiment_id}/runs/{lab.people.tree.study_run_id}"
     encoder = lab.client.get_model_version("people-encoder", "1")
     for said in (
-        "An encoder: the 2 hidden layers (10-10) of a classifier, without its output layer.",
-        "It gives the features of the top one, 10 numbers a row",
+        "An encoder: 2 hidden layers (10-10) of a classifier, without its output layer.",
+        "It gives the features of the top one, 10 numbers a row. The network is what the arm `greedy` left",
         f"({page}/artifacts/report.html)",
         f"Digest `{lab.people.data.digest}`.",
         "table: 20 training rows and 10 test rows; each seed draws its own.",
@@ -427,6 +427,9 @@ def test_the_cards_say_what_it_is_and_how_it_was_chosen(lab: Lab):
         "over 3 intact seeds at this depth is 0.",
     ):
         assert said in encoder.description
+    assert encoder.description.startswith("Encoder, 2 hidden layers: greedy, seed 1\n\n**Question.** Yes or no?")
+    described = lab.client.get_registered_model("people-encoder").description
+    assert described == "Features of the top hidden layer of networks of the study people. Yes or no?"
     assert encoder.tags["layerwise.report"] == f"runs:/{lab.people.tree.study_run_id}/report.html"
     network = lab.client.get_model_version("plain", "1").description
     assert "A classifier with 1 hidden layer (10): what the arm `greedy` left at depth 1" in network
