@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
+from typing import TYPE_CHECKING, Any
 
 from layerwise import raw_rows
 from layerwise.datasets import content_digest
@@ -17,6 +14,10 @@ from tasks.tracking.runs import RunTree
 from tasks.tracking.store import TrackingError
 from tasks.tracking.templates import ModelTemplate, Serving
 from tasks.tracking.verified import NETWORK, Found, VerifiedModel, verified
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 
 def publish_encoder(client: MlflowClient, tree: RunTree, model: LoggedModel) -> tuple[LoggedModel, int]:
