@@ -100,6 +100,9 @@ def page_options(command: Any) -> Any:
     return command
 
 
+model_version = click.option("--version", type=click.IntRange(1), metavar="N", help="Of the registered model.")
+
+
 @cli.command()
 @study_settings
 @click.option(
@@ -209,6 +212,61 @@ def reproduce(run: str, data: tuple[Path, ...], code: tuple[str, ...], allow_oth
     from flows.reproducing import Allowed, reproduce_command
 
     sys.exit(reproduce_command(run, Allowed(data, code, allow_other_code), environment.root()))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--depth", type=click.INT, metavar="N", help="Of so many hidden layers.")
+@click.option("--arm", metavar="NAME", help="Which arm left it.")
+@click.option("--seed", type=click.INT, metavar="N", help="Of which seed; the first, if nothing says another.")
+@click.option("--encoder", is_flag=True, help="Its hidden layers alone, which give features.")
+@click.option("--untuned", is_flag=True, help="As it was before fine tuning.")
+@click.option("--name", metavar="NAME", help="Of the registered model, instead of the study's, or STUDY-encoder.")
+def register(
+    run: str, depth: int | None, arm: str | None, seed: int | None, encoder: bool, untuned: bool, name: str | None
+) -> None:
+    """Register a network of a run, or its encoder alone, as a model to serve.
+
+    RUN is a study that was run, STUDY:REPEAT, or the id of a run. An encoder is that of the network which validation
+    chose, or the study declares, unless options say another. Nothing is trained, and scores say nothing here.
+    """
+    from flows.registering import Asked, register_command
+
+    asked = Asked(arm, depth, seed, untuned)
+    sys.exit(register_command(run, asked, encoder=encoder, name=name, root=environment.root()))
+
+
+@cli.command()
+@click.argument("model")
+@model_version
+@click.option("--port", type=click.IntRange(1, 65535), default=5001, show_default=True, help="Port of this machine.")
+def serve(model: str, version: int | None, port: int) -> None:
+    """Serve a registered model over HTTP on loopback, until Ctrl-C.
+
+    MODEL is the name of a study whose model is registered, NAME@ALIAS, NAME/VERSION, a models:/ URI, or a run that
+    registered one.
+    """
+    from flows.serving import serve_command
+
+    sys.exit(serve_command(model, version=version, port=port, root=environment.root()))
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("file", type=click.Path(path_type=Path))
+@model_version
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv or .parquet to this file.")
+@click.option("--separator", default=",", metavar="CHAR", help="Between the values of a CSV file, instead of a comma.")
+def predict(model: str, file: Path, version: int | None, output: Path | None, separator: str) -> None:
+    """Answer every row of a CSV or Parquet file with a registered model.
+
+    MODEL is what `layerwise serve` takes. Columns are found by name, and others, such as the label, are left alone.
+    """
+    if len(separator) != 1 or not separator.isascii():
+        raise click.UsageError(f"--separator {separator!r}: expected one character.")
+    from flows.predicting import Asked, predict_command
+
+    sys.exit(predict_command(Asked(model, version, file, separator), output, environment.root()))
 
 
 @cli.command()

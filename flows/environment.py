@@ -10,6 +10,7 @@ Two settings of the user are honoured, because they name a team's servers: ``MLF
 
 import errno
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -172,6 +173,12 @@ def server_environment(root: Path) -> dict[str, str]:
     foreign = ("PREFECT_SERVER_", "PREFECT_API_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return kept | SETTINGS | SERVER_SETTINGS | {"PREFECT_HOME": str(prefect_home(root))}
+
+
+def serving_environment() -> dict[str, str]:
+    """The environment of a served model: this one, and the programs of this Python before any others."""
+    programs = str(Path(sys.executable).parent)  # MLflow starts uvicorn by its name
+    return os.environ | SETTINGS | {"PATH": os.pathsep.join(filter(None, (programs, os.environ.get("PATH"))))}
 
 
 def _make_folders(root: Path) -> None:

@@ -56,7 +56,7 @@ def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
     for port, option in ((mlflow_port, "--mlflow-port"), (prefect_port, "--prefect-port")):
         if mlflow_port == prefect_port:
             return _refuse(f"both pages would use port {port}; give {option} another one.")
-        if _taken(port):
+        if is_taken(port):
             return _refuse(f"port {port} is taken; choose another with {option}, or stop what uses it.")
     for number in (signal.SIGTERM, signal.SIGHUP):  # a stopped service, a closed terminal: like Ctrl-C
         signal.signal(number, signal.default_int_handler)
@@ -78,11 +78,11 @@ def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
     except TrackingError as error:
         return _refuse(str(error))
     with (
-        _running("mlflow", _mlflow_command(root, mlflow_port), root, {}) as mlflow,
-        _running("prefect", _prefect_command(prefect_port), root, PREFECT_PAGE) as prefect,
+        running("mlflow", _mlflow_command(root, mlflow_port), root, {}) as mlflow,
+        running("prefect", _prefect_command(prefect_port), root, PREFECT_PAGE) as prefect,
     ):
-        _wait(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
-        _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
+        wait_ready(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
+        wait_ready(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
         click.echo(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models")
         for experiment in _latest(client):
             click.echo(
@@ -91,7 +91,7 @@ def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
         click.echo('         At its top left choose "Model training", and close the assistant at its right, once.')
         click.echo(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs")
         click.echo("Ctrl-C stops both.")
-        return _watch({"mlflow": mlflow, "prefect": prefect})
+        return watch({"mlflow": mlflow, "prefect": prefect})
 
 
 def _latest(client: MlflowClient) -> list[Experiment]:
@@ -114,10 +114,10 @@ def _prefect_command(port: int) -> list[str]:
 
 
 @contextmanager
-def _running(name: str, command: list[str], root: Path, settings: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
+def running(name: str, command: list[str], root: Path, settings: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
     """A server in a process group of its own, its output in a log file, ended when the body is left."""
     inherited = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
-    with _log(root, name).open("wb") as log:
+    with log_of(root, name).open("wb") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -144,21 +144,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, root: Path) -> None:
+def wait_ready(process: subprocess.Popen[bytes], url: str, root: Path, name: str = "*") -> None:
+    """Wait until a server answers at an address.
+
+    Raises:
+        PageProblem: if it ends before that, or takes longer than :data:`READY_WITHIN`.
+    """
     deadline = time.monotonic() + READY_WITHIN
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise PageProblem(f"the server for {url} ended with status {process.returncode}; see {_log(root, '*')}.")
+            raise PageProblem(f"the server for {url} ended with status {process.returncode}; see {log_of(root, name)}.")
         try:
             with opener.open(url, timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise PageProblem(f"nothing answers at {url} after {READY_WITHIN:.0f} s; see {_log(root, '*')}.")
+    raise PageProblem(f"nothing answers at {url} after {READY_WITHIN:.0f} s; see {log_of(root, name)}.")
 
 
-def _watch(servers: dict[str, subprocess.Popen[bytes]]) -> NoReturn:
+def watch(servers: dict[str, subprocess.Popen[bytes]]) -> NoReturn:
+    """Wait, until one of the servers ends, which is a problem."""
     while True:
         for name, server in servers.items():
             if server.poll() is not None:
@@ -166,11 +172,13 @@ def _watch(servers: dict[str, subprocess.Popen[bytes]]) -> NoReturn:
         time.sleep(0.5)
 
 
-def _log(root: Path, name: str) -> Path:
+def log_of(root: Path, name: str) -> Path:
+    """The file that holds what a server says."""
     return environment.private_folder(root) / f"{name}-page.log"
 
 
-def _taken(port: int) -> bool:
+def is_taken(port: int) -> bool:
+    """Whether a port of this machine is in use."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -12,6 +12,7 @@ SERVERS = {
     "flows/server.py": "Prefect's server of a run",
     "prefect server": "Prefect's pages",
     "mlflow server": "MLflow's pages",
+    "mlflow models serve": "a served model",
 }
 """What the command line of a server holds, and what the server is."""
 

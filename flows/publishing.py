@@ -24,7 +24,7 @@ from layerwise.datasets import Data
 from layerwise.stages import Block, Depth
 from layerwise.study import Study
 from tasks import training
-from tasks.publishing import Summary, close_tree, open_tree, publish_depths, publish_summary, register_chosen
+from tasks.publishing import Summary, close_tree, open_tree, publish_depths, publish_summary, register_model
 from tasks.tracking.runs import RunTree, Status
 from tasks.tracking.store import TrackerAway, answers
 
@@ -96,7 +96,7 @@ class Publishing:
         self._begin()
 
     def finish(self, outcome: Outcome) -> Outcome:
-        """Send the rest, wait for all, publish what the run comes to, and register the model that was chosen.
+        """Send the rest, wait for all, publish what the run comes to, and register its model.
 
         What could not be sent is noted, and keeps the model from the registry.
         """
@@ -118,7 +118,7 @@ class Publishing:
         return outcome if summary is None else self._registered(outcome, summary)
 
     def _registered(self, outcome: Outcome, summary: Summary) -> Outcome:
-        if summary.chosen is None or self.trained.unpublished:
+        if summary.to_register is None or self.trained.unpublished:
             return outcome
         with unpublished_noted(self.trained):
             return dataclasses.replace(
@@ -236,7 +236,7 @@ class Publishing:
 
     def _register(self, study: Study, summary: Summary) -> str | None:
         self._open()
-        return register_chosen(  # ty: ignore[no-matching-overload] - as below
+        return register_model(  # ty: ignore[no-matching-overload] - as below
             quote(self.tree), quote(study), self.repeat, quote(self.data), quote(summary)
         )
 

@@ -38,6 +38,7 @@ class Answer:
         finished: whether the study was finished before, so that nothing had to be trained.
         problems: what failed, or is trained and not published, in one line each.
         chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
+        declared: those of the network that the study declares; empty where it declares none.
         registered: its version of the registered model of the study's name; empty where it was not registered.
     """
 
@@ -48,6 +49,7 @@ class Answer:
     finished: bool = False
     problems: tuple[str, ...] = ()
     chosen: str = ""
+    declared: str = ""
     registered: str = ""
 
     @property
@@ -140,6 +142,7 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
         arms_and_seeds(tags)[1],
         finished=True,
         chosen=stored.chosen,
+        declared=stored.declared,
         registered=stored.registered,
     )
 
@@ -185,6 +188,7 @@ def _answer_of(outcome: Outcome) -> Answer:
         seeds=outcome.seeds,
         problems=(*(f"{place} failed: {reason}" for place, reason in outcome.failures.items()), *lost),
         chosen=outcome.chosen.place if outcome.chosen else "",
+        declared=outcome.declared.place if outcome.declared else "",
         registered=outcome.registered or "",
     )
 
@@ -202,8 +206,8 @@ def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str
         say("The claims are not decided: that takes every seed of every arm.", console)
     if study.stop is not None and answer.verdicts is not None and answer.seeds < study.seeds:
         say(f"Stopped at {answer.seeds} of at most {study.seeds} seeds: every claim is decided.", console)
-    if answer.chosen:
-        say(_chosen_in_words(study, answer), console)
+    if answer.chosen or answer.declared:
+        say(_registered_in_words(study, answer), console)
     if answer.finished:
         verified = len(study.arms) * answer.seeds
         say(
@@ -220,9 +224,14 @@ def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str
         refuse(problem, FAILED)
 
 
-def _chosen_in_words(study: Study, answer: Answer) -> str:
-    """Which network validation chose, and where it is registered, or why not."""
+def _registered_in_words(study: Study, answer: Answer) -> str:
+    """Which network validation chose, or the study declares, and where it is registered, or why not."""
+    place, how = (answer.chosen, "chosen on validation") if answer.chosen else (answer.declared, "declared")
     if answer.registered:
-        return f"registered: {study.name} version {answer.registered} ({answer.chosen}), chosen on validation"
-    why = "run again to register it" if answer.problems else f"track.models: {study.track.models} keeps no model of it"
-    return f"chosen on validation: {answer.chosen}; not registered: {why}"
+        said = how if answer.chosen else "as the study declares"
+        return f"registered: {study.name} version {answer.registered} ({place}), {said}"
+    if answer.problems:
+        return f"{how}: {place}; not registered: run again to register it"
+    # What a study declares is a model that it keeps, so only a seed that diverged has none.
+    kept = f"track.models: {study.track.models} keeps no model of it" if answer.chosen else "that seed diverged"
+    return f"{how}: {place}; not registered: {kept}"

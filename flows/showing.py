@@ -13,7 +13,7 @@ from flows import environment
 from flows.printing import say
 from flows.survey import Survey, grown_as_stored, growth_in_words
 from layerwise import sizes
-from layerwise.study import Study, StudyError, load, shipped
+from layerwise.study import Study, StudyError, declared_network, load, shipped
 
 
 def list_shipped() -> None:
@@ -54,6 +54,8 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
         study, scores = grown_as_stored(study, data, repeat, root)
         for line in growth_in_words(study, scores):
             say(line, console)
+    if found := declared_network(study):
+        say(f"registers {found.place}, as declared", console)
     survey = Survey(environment.results_folder(root), data)
     for arm in study.arms:
         _show_arm(study, arm, repeat, survey, console)

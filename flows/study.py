@@ -3,7 +3,8 @@
     data -> for each look at the claims, for each arm, for each block of seeds up to it:
                 base -> evaluate -> (add layer -> evaluate) x depth, with a head and fine tuning where the arm asks;
                 the first blocks of an arm that grows by rule together, to settle its depth
-         -> decide the claims -> summarise and draw -> register the model that validation chose
+         -> decide the claims -> summarise and draw -> register the model that validation chose,
+            or that the study declares
 
 Training goes on in this thread; what is trained is published from another, so that neither waits for the other.
 """

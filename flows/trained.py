@@ -18,7 +18,7 @@ from layerwise.costs import Costs
 from layerwise.ledger import Ledger
 from layerwise.selection import Chosen
 from layerwise.stages import Block, Depth
-from layerwise.study import Study, StudyError
+from layerwise.study import DeclaredNetwork, Study, StudyError, declared_network
 from tasks import training
 from tasks.publishing import Summary
 from tasks.results import StorageProblem
@@ -40,8 +40,10 @@ class Outcome:
     unpublished: list[str]
     verdicts: Verdicts | None = None
     chosen: Chosen | None = None
+    declared: DeclaredNetwork | None = None
+    """The network that the study declares, where nothing failed."""
     registered: str | None = None
-    """Its version of the registered model of the study's name; None where it was not registered."""
+    """The version of the registered model of the study's name that is the one or the other; None if none is."""
 
     @property
     def seeds(self) -> int:
@@ -92,7 +94,8 @@ class Trained:
         table = statistics.summarise(metrics) if len(metrics) else None
         verdicts = decide(study, metrics) if study.claims and not self.failures else None
         chosen = None if self.failures else _chosen(study, metrics)
-        return Outcome(study, table, metrics, self.failures, self.unpublished, verdicts, chosen)
+        declared = None if self.failures else declared_network(study)
+        return Outcome(study, table, metrics, self.failures, self.unpublished, verdicts, chosen, declared)
 
     def summary(self, outcome: Outcome) -> Summary | None:
         """What there is to publish of an outcome, if anything was trained."""
@@ -117,6 +120,7 @@ class Trained:
             seeds=seeds,
             verdicts=verdicts,
             chosen=outcome.chosen,
+            declared=outcome.declared,
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -197,6 +198,25 @@ def whole(
         for layer in piece:
             layer.trainable = False
     return built
+
+
+def encoder(model: keras.Model, name: str) -> keras.Model:
+    """The hidden layers of a network that answers, without what stands on top: rows in, features of the top one out.
+
+    It shares the model's layers, and so its weights. Features that are no flat row, as those of a convolution, stay as
+    they are.
+
+    Args:
+        model: as :func:`whole` makes it, perhaps read from a file.
+        name: of the encoder.
+
+    Raises:
+        ValueError: if it is no such network.
+    """
+    top = next((layer for layer in model.layers if re.fullmatch(r"output(_.*)?|head_\d+(_.*)?", layer.name)), None)
+    if top is None:
+        raise ValueError(f"the model {model.name!r} has no output layer by a name that Layerwise gives one")
+    return keras.Model(model.inputs, top.input, name=name)
 
 
 def fed(hidden: Hidden, rows: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:

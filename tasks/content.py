@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from layerwise.datasets import Data, content_digest
 from layerwise.stages import Depth, Network, model_name
-from layerwise.study import Procedure
+from layerwise.study import KeptModels
 from layerwise.study.claims import FINE_TUNED
 from tasks.tracking.publishing import Point
 
@@ -53,18 +52,7 @@ def points(depth: Depth, position: int) -> list[Point]:
     return found + [dataclasses.replace(point, key=f"{FINE_TUNED}{point.key}") for point in tuned]
 
 
-def is_kept(wanted: Literal["all", "final", "none"], procedure: Procedure, depth: int) -> bool:
-    """Whether a study that keeps models of these depths keeps those of one of an arm's.
-
-    Args:
-        wanted: of which depths.
-        procedure: the arm's.
-        depth: number of hidden layers.
-    """
-    return wanted == "all" or (wanted == "final" and depth == procedure.depth)
-
-
-def networks(depth: Depth, position: int, data: Data, wanted: Literal["all", "final", "none"]) -> Iterator[KeptNetwork]:
+def networks(depth: Depth, position: int, data: Data, wanted: KeptModels) -> Iterator[KeptNetwork]:
     """The networks of one seed that become models; none once it has diverged.
 
     Args:
@@ -73,7 +61,7 @@ def networks(depth: Depth, position: int, data: Data, wanted: Literal["all", "fi
         data: the study's data.
         wanted: of which depths a study keeps models.
     """
-    if not is_kept(wanted, depth.block.procedure, depth.depth) or depth.evaluation.diverged[position]:
+    if not depth.block.procedure.keeps(depth.depth, wanted) or depth.evaluation.diverged[position]:
         return
     from layerwise import models
 

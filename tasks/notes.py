@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise import answers, comparison, statistics
+from layerwise import answers
 from layerwise.selection import Chosen
-from layerwise.study import Study
-from layerwise.study.scores import LABELS, is_tuned
+from layerwise.study import DeclaredNetwork, Study
+from layerwise.study.scores import LABELS
 from tasks.tracking.answers import REPORT
 from tasks.tracking.runs import RunTree
 from tasks.tracking.views import arms_page
@@ -20,12 +20,16 @@ MOST_ROWS = 40
 
 
 def study_note(
-    study: Study, tree: RunTree, metrics: pd.DataFrame, table: pd.DataFrame, chosen: Chosen | None = None
+    study: Study,
+    tree: RunTree,
+    metrics: pd.DataFrame,
+    table: pd.DataFrame,
+    registered: Chosen | DeclaredNetwork | None = None,
 ) -> str:
     """The description of the study's run in MLflow."""
     arms = ", ".join(f"[{arm}]({_page(tree, run_id)})" for arm, run_id in tree.arm_run_ids.items())
     return _joined(
-        answer_note(study, metrics, table, chosen),
+        answer_note(study, metrics, table, registered),
         "### Where to look",
         f"- [The report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) has all of it on one page: claims,"
         " figures, paired differences, time and memory, and how to make it again.\n"
@@ -51,79 +55,24 @@ def arm_note(study: Study, arm: str, tree: RunTree, metrics: pd.DataFrame, table
     )
 
 
-def model_card(study: Study, tree: RunTree, chosen: Chosen, metrics: pd.DataFrame, *, data_digest: str) -> str:
-    """The description of the registered version of the chosen network: what it is, and what its scores are worth."""
-    return _joined(
-        _question(study),
-        _what_it_is(study, tree, chosen),
-        _its_data(study, chosen.arm, data_digest),
-        _how_chosen(study, chosen, metrics),
-        _how_good(study, chosen, metrics),
-    )
-
-
-def _what_it_is(study: Study, tree: RunTree, chosen: Chosen) -> str:
-    procedure, classes = study.procedure(chosen.arm), study.data.shape().classes
-    layers = "-".join(layer.label for layer in procedure.layers[: chosen.depth])
-    tuned = ", fine-tuned" if is_tuned(procedure, chosen.depth) else ""
-    return (
-        f"**What it is.** {f'A classifier of {classes} classes' if classes else 'A predictor of numbers'} with"
-        f" {chosen.depth} hidden layer{'s' * (chosen.depth > 1)} ({layers}){tuned}: what the arm `{chosen.arm}` left at"
-        f" depth {chosen.depth} with [seed {chosen.seed}]({_page(tree, tree.seed_run(chosen.arm, chosen.seed))})."
-        f" [The study's run]({_page(tree, tree.study_run_id)}) has every score, and"
-        f" [its report]({_page(tree, tree.study_run_id)}/artifacts/{REPORT}) the answer."
-    )
-
-
-def _its_data(study: Study, arm: str, digest: str) -> str:
-    spec, shape, labels = study.data, study.data.shape(), study.procedure(arm).labels
-    kept = f", of which {labels} keep their label" if labels else ""
-    drawn = "; each seed draws its own" if spec.shuffle else ""
-    return (
-        f"**Data.** {spec.source}, {shape.features} features; {spec.split.train} training rows{kept},"
-        f" {spec.split.validation} validation and {spec.split.test} test rows{drawn}. Digest `{digest}`."
-    )
-
-
-def _how_chosen(study: Study, chosen: Chosen, metrics: pd.DataFrame) -> str:
-    score, choice = statistics.SCORE_NAMES[statistics.main_score(metrics)], chosen.choice
-    depths = ", ".join(f"{one.arm} {one.depth}" for one in chosen.choices)
-    mean = f"{choice.mean:.4f} (95 % interval over {chosen.intact} seeds: {choice.low:.4f} to {choice.high:.4f})"
-    arms = (
-        f" Of the arms at these depths the one with the best mean: {chosen.arm}," if len(study.arms) > 1 else " There"
-    )
-    return (
-        "**How it was chosen.** By the validation part alone. Of each arm the smallest depth whose mean validation"
-        f" {score} lies within one standard error of its best, paired by seed: {depths}.{arms} {mean}. Of these seeds"
-        f" the best: seed {chosen.seed}, {chosen.score:.4f}. As the best of {chosen.intact} it is flattered by its own"
-        " score; the mean says what the procedure gives."
-    )
-
-
-def _how_good(study: Study, chosen: Chosen, metrics: pd.DataFrame) -> str:
-    name = f"test_{statistics.main_score(metrics)}"
-    own = metrics[(metrics["arm"] == chosen.arm) & (metrics["depth"] == chosen.depth)]
-    left = comparison.finished(own).set_index("seed")
-    scores = left.loc[statistics.intact(left, name), name].astype(float)
-    low, high = statistics.t_interval(scores.to_numpy())
-    return (
-        f"**Test.** Its test {statistics.SCORE_NAMES[statistics.main_score(metrics)]} is {scores[chosen.seed]:.4f} on"
-        f" {study.data.split.test} rows; the mean over {len(scores)} seeds at this depth is {scores.mean():.4f} (95 %"
-        f" interval {low:.4f} to {high:.4f}). Test scores chose nothing."
-    )
-
-
-def answer_note(study: Study, metrics: pd.DataFrame, table: pd.DataFrame, chosen: Chosen | None = None) -> str:
-    """Question, answer, what was chosen, and table of results."""
+def answer_note(
+    study: Study, metrics: pd.DataFrame, table: pd.DataFrame, registered: Chosen | DeclaredNetwork | None = None
+) -> str:
+    """Question, answer, what was chosen or declared, and table of results."""
     return _joined(
         _question(study),
         _answer(answers.in_words(study, metrics)),
-        *([] if chosen is None else [f"**Chosen on validation.** {chosen.place}."]),
+        *_registered(registered),
         f"**Trained.** {_seeds(study, table)} an arm; {'; '.join(_arms_by_depths(study))}.",
         _markdown(table),
         "Accuracy is a share of rows (0 to 1): mean and 95 % interval over the seeds that neither diverged nor"
         " collapsed, or where there is none of these the median over all that did not diverge.",
     )
+
+
+def _registered(found: Chosen | DeclaredNetwork | None) -> Iterator[str]:
+    if found is not None:
+        yield f"**{'Chosen on validation' if isinstance(found, Chosen) else 'Declared'}.** {found.place}."
 
 
 def _question(study: Study) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,16 +22,25 @@ from layerwise import answers, comparison, figures, report, selection, stages, s
 from layerwise.datasets import Data, class_balance, content_digest
 from layerwise.selection import Chosen
 from layerwise.stages import Depth, Evaluation, Network, model_name
-from layerwise.study import Study, StudyError
+from layerwise.study import DeclaredNetwork, KeptModels, Study, StudyError
 from layerwise.study.claims import FINE_TUNED
 from layerwise.study.scores import is_tuned
-from tasks import content, notes, serving
+from tasks import cards, content, notes, serving
 from tasks.content import KeptNetwork
 from tasks.provenance import inputs, provenance
 from tasks.results import read_back
 from tasks.tracking.answers import CLAIM, COSTS, DIFFERENCES, REPORT, REPORT_AS_TEXT, RESULTS, VERDICTS, stored_table
 from tasks.tracking.publishing import Point, Publisher, SeedModel
-from tasks.tracking.registry import CHOSEN, REGISTERED, Candidate, register
+from tasks.tracking.registry import (
+    CHOSEN,
+    CHOSEN_ALIAS,
+    DECLARED,
+    DECLARED_ALIAS,
+    REGISTERED,
+    Candidate,
+    Shelf,
+    register,
+)
 from tasks.tracking.runs import NOTE, RunTree, Status, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.templates import ModelTemplate, Serving
@@ -62,6 +71,7 @@ class Summary:
         stages: one row per stage, as :meth:`layerwise.ledger.Ledger.table` gives them.
         verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
         chosen: the network that validation chose; none without a validation part, or where something failed.
+        declared: the one that the study declares; none where it says nothing, or something failed.
     """
 
     metrics: pd.DataFrame
@@ -74,6 +84,12 @@ class Summary:
     stages: pd.DataFrame
     verdicts: dict[str, Any] | None = None
     chosen: Chosen | None = None
+    declared: DeclaredNetwork | None = None
+
+    @property
+    def to_register(self) -> Chosen | DeclaredNetwork | None:
+        """The network that the study's version of the registered model is; none if nothing chose or declared it."""
+        return self.chosen or self.declared
 
 
 @task(name="open runs", task_run_name="open MLflow runs")
@@ -106,7 +122,7 @@ def publish_depths(
     tree: RunTree,
     depths: Sequence[Depth],
     data: Data,
-    models: Literal["all", "final", "none"],
+    models: KeptModels,
     label: str,  # noqa: ARG001 - the task run is named by it
 ) -> None:
     """Send the scores, and the Keras models, of some depths of one block to the runs of its seeds.
@@ -163,28 +179,30 @@ def publish_summary(tree: RunTree, study: Study, data: Data, summary: Summary) -
     create_markdown_artifact(told, key=key, description=study.question)
 
 
-@task(name="register", task_run_name="register the chosen model")
-def register_chosen(tree: RunTree, study: Study, repeat: str, data: Data, summary: Summary) -> str | None:
-    """Register the network that validation chose as a version of the model of the study's name.
+@task(name="register", task_run_name="register the model")
+def register_model(tree: RunTree, study: Study, repeat: str, data: Data, summary: Summary) -> str | None:
+    """Register the network that validation chose, or the study declares, as a version of the model of its name.
 
     Args:
         tree: the study's runs.
         study: the study.
         repeat: the name of a deliberate repeat, or empty.
         data: the study's data.
-        summary: what the study has come to, and what was chosen.
+        summary: what the study has come to, and which network it is.
 
     Returns:
-        The version's number; None where nothing was chosen, or no model of it is kept.
+        The version's number; None where there is no such network, or no model of it is kept.
     """
-    publisher, chosen = _publishers[tree.study_run_id], summary.chosen
-    if chosen is None or not content.is_kept(study.track.models, study.procedure(chosen.arm), chosen.depth):
+    publisher, found = _publishers[tree.study_run_id], summary.to_register
+    if found is None or not study.procedure(found.arm).keeps(found.depth, study.track.models):
         return None
-    tuned = is_tuned(study.procedure(chosen.arm), chosen.depth)
-    model = model_name(chosen.depth, "fine-tuned" if tuned else "")
-    card = notes.model_card(study, tree, chosen, summary.metrics, data_digest=data.digest)
-    candidate = Candidate(chosen.arm, chosen.depth, chosen.seed, model, card)
-    version = register(publisher.client, tree, candidate, study=study.name, question=study.question, repeat=repeat)
+    tuned = is_tuned(study.procedure(found.arm), found.depth)
+    model = model_name(found.depth, "fine-tuned" if tuned else "")
+    card = cards.of_study(study, tree, found, summary.metrics, data_digest=data.digest)
+    candidate = Candidate(found.arm, found.depth, found.seed, model, card, f"runs:/{tree.study_run_id}/{REPORT}")
+    alias = CHOSEN_ALIAS if summary.chosen is not None else DECLARED_ALIAS
+    shelf = Shelf(study.name, study.name, study.question)
+    version = register(publisher.client, tree, candidate, shelf=shelf, alias=alias, repeat=repeat)
     if version is not None:
         publisher.tags(tree.study_run_id, {REGISTERED: f"models:/{study.name}/{version}"})
     return version
@@ -212,9 +230,11 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     _publish_verdicts(publisher, run_id, summary.verdicts)
     told = {"answer": "\n".join(answers.in_words(study, metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
     publisher.tags(run_id, {f"layerwise.{name}": value for name, value in told.items()})
-    publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.chosen)})
+    publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.to_register)})
     if summary.chosen is not None:
         publisher.tags(run_id, {CHOSEN: summary.chosen.place})
+    if summary.declared is not None:
+        publisher.tags(run_id, {DECLARED: summary.declared.place})
     costs = _publish_costs(publisher, run_id, summary.costs)
     origin = report.origin_of(publisher.tags_of(run_id))
     found = report.StudyRun(study, metrics, table, summary.verdicts, differences, costs, origin, data.digest)

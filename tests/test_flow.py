@@ -518,7 +518,7 @@ def test_a_choice_that_cannot_be_registered_fails_the_run_and_the_next_registers
     assert refused.registered is None
     assert "there is a registered model 'taken' that was not made by Layerwise" in refused.unpublished[0]
     assert [run.info.status for run in lab.runs(asked, "study")] == ["FAILED"]
-    assert running._chosen_in_words(asked, running._answer_of(refused)) == (
+    assert running._registered_in_words(asked, running._answer_of(refused)) == (
         f"chosen on validation: {chose.chosen.place}; not registered: run again to register it"
     )
     lab.client.delete_registered_model("taken")
@@ -534,9 +534,56 @@ def test_what_is_not_kept_is_chosen_and_not_registered(lab: Lab, claiming: Study
     (run,) = lab.runs(claiming, "study")
     assert run.data.tags["layerwise.chosen"] == chosen.place
     assert "layerwise.registered" not in run.data.tags
-    assert running._chosen_in_words(claiming, running._answer_of(claimed)) == (
+    assert running._registered_in_words(claiming, running._answer_of(claimed)) == (
         f"chosen on validation: {chosen.place}; not registered: track.models: none keeps no model of it"
     )
+
+
+def test_the_declared_network_is_registered(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a validation part the network that a study declares is a version, and its card says it was not chosen."""
+    asked = small(name="declares", depth=2, declared={"depth": 1, "seed": 2})
+    found = lab.run(asked)
+    assert (found.chosen, found.registered, found.unpublished) == (None, "1", [])
+    version = lab.client.get_model_version_by_alias("declares", "declared")
+    place = tuple(version.tags[f"layerwise.{name}"] for name in ("arm", "depth", "seed"))
+    assert place == ("greedy", "1", "2")
+    (run,) = lab.runs(asked, "study")
+    assert version.tags["layerwise.report"] == f"runs:/{run.info.run_id}/report.html"
+    assert "**How it was chosen.** It was not: the study declares arm, depth and seed" in version.description
+    assert "Test scores chose" not in version.description
+    own = found.metrics[(found.metrics["depth"] == 1)].set_index("seed")["test_accuracy"]
+    low, high = t_interval(own.to_numpy())
+    assert f"Its test accuracy is {own[2]:.4f} on 50 rows" in version.description
+    assert f"the mean over 3 intact seeds at this depth is {own.mean():.4f}" in version.description
+    assert f"(95 % interval {low:.4f} to {high:.4f})" in version.description
+    assert run.data.tags["layerwise.declared"] == "greedy, depth 1, seed 2"
+    assert "**Declared.** greedy, depth 1, seed 2." in run.data.tags["mlflow.note.content"]
+    console = Console()
+    for answer in (running._answer_of(found), running._finished(asked, "", lab.root, console)):
+        running._print_answer(asked, answer, console)
+        line = "registered: declares version 1 (greedy, depth 1, seed 2), as the study declares"
+        assert line in capsys.readouterr().out.splitlines()
+
+
+def test_what_is_declared_changes_no_stage(lab: Lab, fits: list[str]) -> None:
+    """Another declared network is another run of the same results: nothing trains, and its version is the next."""
+    lab.run(small(name="declares", depth=2, declared={"depth": 1, "seed": 2}))
+    fits.clear()
+    found = lab.run(small(name="declares", depth=2, declared={"depth": 2}))
+    assert (found.registered, fits) == ("2", [])
+    assert lab.client.get_registered_model("declares").aliases == {"declared": 2}
+
+
+def test_a_declared_seed_that_diverged_is_not_replaced(lab: Lab) -> None:
+    """It has no model: nothing is registered, no other seed is taken, and the answer says so."""
+    training = {"epochs": 2, "optimizer": {"name": "sgd", "learning_rate": 1e30}}
+    asked = small(name="lost", depth=1, training=training, declared={"depth": 1})
+    found = lab.run(asked)
+    assert found.metrics["diverged"].all()
+    assert (found.registered, found.unpublished) == (None, [])
+    said = running._registered_in_words(asked, running._answer_of(found))
+    assert said == "declared: greedy, depth 1, seed 0; not registered: that seed diverged"
+    assert lab.client.search_registered_models("name = 'lost'") == []
 
 
 @pytest.mark.usefixtures("outcome")

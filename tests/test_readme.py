@@ -51,7 +51,7 @@ def test_study_file_is_a_study():
     study = parse(yaml.safe_load(first))
     assert (study.name, study.depth, study.seeds) == ("four-blobs", 4, 20)
     assert "depth 4 in all" in first
-    assert set(study.model_dump()) - set(yaml.safe_load(first)) == {"arms", "alpha", "stop", "grow"}
+    assert set(study.model_dump()) - set(yaml.safe_load(first)) == {"arms", "alpha", "stop", "grow", "declared"}
     arms = parse(yaml.safe_load(second)).arms
     assert list(arms) == ["denoising", "scratch", "random_frozen", "end_to_end"]
     layers = parse(yaml.safe_load(third)).network.hidden
@@ -70,7 +70,12 @@ def test_command_exists(command: str):
     options = {text: option for option in known.params if isinstance(option, click.Option) for text in option.opts}
     assert {word for word in rest if word.startswith("-")} <= options.keys() | {"--help"}
     arguments = [parameter for parameter in known.params if isinstance(parameter, click.Argument)]
-    if arguments and rest and not rest[0].startswith("-") and rest[0] not in {"four-blobs.yaml", "tumours.yaml"}:
+    if (
+        arguments
+        and rest
+        and not rest[0].startswith("-")
+        and rest[0] not in {"four-blobs.yaml", "tumours.yaml", "tumours"}
+    ):
         settings = [value for option, value in pairwise(rest) if option == "--set"]
         load(rest[0], overrides=settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import layerwise
-from layerwise import datasets, models, network, pretraining, stages
+from layerwise import datasets, models, network, pretraining, raw_rows, stages
 from layerwise.answers import Memory
 from layerwise.study import Study, parse
 
@@ -226,3 +227,33 @@ def test_a_custom_layer_that_is_not_there_is_refused():
     asked = parse({"name": "own", "data": DATA, "network": {"layers": [layer]}, "seeds": 1})
     with pytest.raises(layerwise.StudyError, match=r"no module 'no_such_module' was found; put no_such_module\.py"):
         layerwise.run(asked)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_an_encoder_gives_what_the_hidden_layers_make(stack: str, tmp_path: Path):
+    """From a model's file, for every kind of layer: the features of the top hidden layer, whatever stands on top."""
+    asked = study(stack)
+    data = datasets.generate(asked.data)
+    (block,) = stages.blocks(asked, "supervised", data.digest)
+    hidden = models.hidden_layers(block, 2)
+    pieces = [*hidden, models.answer_output(block, data, hidden[-1])]
+    stacks = [network.initial_weights(piece, block.seeds) for piece in pieces]
+    kept = stages.Network("depth-02", "classifier", block, 2, 2, tuple(itertools.chain(*stacks)))
+    models.keras_model(kept, 0, data).save(tmp_path / "model.keras")
+    features = data.inputs
+    for piece, weights in zip(hidden, stacks, strict=False):
+        alone = network.piece_alone(piece)
+        for variable, values in zip(alone.weights, weights, strict=True):
+            variable.assign(values[0])
+        features = alone.model.predict(features, verbose=0)
+    encoder = network.encoder(raw_rows.network(tmp_path / "model.keras"), "encoder_depth_02")
+    found = encoder.predict(network.fed(hidden[0], data.inputs), verbose=0)
+    np.testing.assert_array_equal(found, features)
+    assert found.std() > 0
+
+
+def test_what_is_no_network_of_ours_has_no_encoder():
+    """A model whose layers have other names is refused in one line."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="other")], name="theirs")
+    with pytest.raises(ValueError, match="the model 'theirs' has no output layer by a name that Layerwise gives one"):
+        network.encoder(model, "encoder")

@@ -18,7 +18,7 @@ from layerwise.report.wording import (
     training_in_words,
     tuning_in_words,
 )
-from layerwise.study import OwnData, Study, looks
+from layerwise.study import OwnData, Study, declared_network, looks
 
 HIDDEN = {"split", "labels", "scaling", "shuffle", "source", "fresh"}
 """What a data set says that has words of its own here."""
@@ -31,7 +31,7 @@ MOST_DRAWN = 2000
 def trained(run: StudyRun) -> Section:
     """What was trained, on what, and how."""
     blocks: list[Block] = [
-        Facts([*_data(run), *_network(run.study), ("seeds", _seeds(run)), *_growth(run)]),
+        Facts([*_data(run), *_network(run.study), ("seeds", _seeds(run)), *_growth(run), *_declared(run)]),
         _arms(run.study),
         _training(run.study),
         *_drawn(run),
@@ -102,6 +102,11 @@ def _seeds(run: StudyRun) -> str:
             " fixed beforehand; training ended at the first look that decided them all, or at the last"
         )
     return told
+
+
+def _declared(run: StudyRun) -> Iterator[tuple[str, str]]:
+    if found := declared_network(run.study):
+        yield "network to register", f"{found.place}: declared beforehand, since no validation part chooses one"
 
 
 def _growth(run: StudyRun) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ refused with the nearest known one, before any work starts. Optional parts defau
 out of digests, so a later version can add a part without renaming the studies that do not use it.
 """
 
-from layerwise.study.arms import CONTROLS, WORDS, Arm, Control, Procedure
+from layerwise.study.arms import CONTROLS, WORDS, Arm, Control, KeptModels, Procedure
 from layerwise.study.claims import (
     ALPHA,
     KINDS_OF_CLAIM,
@@ -31,6 +31,7 @@ from layerwise.study.data import (
     Moons,
     Wine,
 )
+from layerwise.study.declaring import Declared, DeclaredNetwork, declared_network
 from layerwise.study.growing import SHALLOWEST, Grow
 from layerwise.study.layers import (
     KINDS_OF_LAYER,
@@ -84,13 +85,13 @@ from layerwise.study.training import (
 
 __all__ = [
     "ALPHA", "BLOCK_BYTES", "BLOCK_SEEDS", "CONTROLS", "DATA_SETS", "KINDS_OF_CLAIM", "KINDS_OF_LAYER",
-    "MAX_FILE_BYTES", "MOST_ARMS", "MOST_SEEDS", "OPTIMIZERS", "SHALLOWEST",
-    "WIDE_LAYER", "WORDS", "Activation", "Adagrad", "Adam", "AnyLayer", "Arm",
-    "Arrays", "Blobs", "Bottom", "Bound", "BreastCancer", "Circles", "Claim", "Classification", "Compare",
-    "Control", "Conv", "Custom", "DataSet", "Dense", "Diabetes", "Digits", "Encoder", "Equivalent", "FineTune",
-    "GaussianNoise", "Grow", "Gru", "InMemory", "Initializer", "Layer", "Loader", "Lstm", "MaskingNoise", "Missing",
-    "Moons", "Network", "Noise", "Optimizer", "Ordered", "OwnData", "Procedure", "Rate", "Ratio", "Residual",
-    "Rmsprop", "RowShape", "Scaling", "Score", "Sgd", "Shape", "Split", "Stop", "Study", "StudyError", "Table", "Task",
-    "Track", "Training", "Trend", "Wine", "block_size", "digest_of", "held_out", "incoming_shapes", "load", "looks",
-    "parse", "passes_sequences", "shape_below", "shipped", "sides", "unrolled",
+    "MAX_FILE_BYTES", "MOST_ARMS", "MOST_SEEDS", "OPTIMIZERS", "SHALLOWEST", "WIDE_LAYER", "WORDS", "Activation",
+    "Adagrad", "Adam", "AnyLayer", "Arm", "Arrays", "Blobs", "Bottom", "Bound", "BreastCancer", "Circles", "Claim",
+    "Classification", "Compare", "Control", "Conv", "Custom", "DataSet", "Declared", "DeclaredNetwork", "Dense",
+    "Diabetes", "Digits", "Encoder", "Equivalent", "FineTune", "GaussianNoise", "Grow", "Gru", "InMemory",
+    "Initializer", "KeptModels", "Layer", "Loader", "Lstm", "MaskingNoise", "Missing", "Moons", "Network", "Noise",
+    "Optimizer", "Ordered", "OwnData", "Procedure", "Rate", "Ratio", "Residual", "Rmsprop", "RowShape", "Scaling",
+    "Score", "Sgd", "Shape", "Split", "Stop", "Study", "StudyError", "Table", "Task", "Track", "Training", "Trend",
+    "Wine", "block_size", "declared_network", "digest_of", "held_out", "incoming_shapes", "load", "looks", "parse",
+    "passes_sequences", "shape_below", "shipped", "sides", "unrolled",
 ]  # fmt: skip

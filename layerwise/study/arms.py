@@ -13,6 +13,9 @@ from layerwise.study.layers import AnyLayer, Bottom, Network
 from layerwise.study.parts import Part, nearest
 from layerwise.study.training import FineTune, GaussianNoise, MaskingNoise, Noise, Training
 
+KeptModels = Literal["all", "final", "none"]
+"""Of which depths a study keeps models."""
+
 Control = Literal["end_to_end", "random_frozen", "scratch", "permuted"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 WORDS = {
@@ -102,6 +105,10 @@ class Procedure:
     def tunes_at(self, depth: int) -> bool:
         """Whether all weights are fine-tuned at a depth."""
         return self.fine_tune is not None and (self.fine_tune.at == "every_depth" or depth == self.depth)
+
+    def keeps(self, depth: int, wanted: KeptModels) -> bool:
+        """Whether the models of a depth are kept, where a study keeps those of so many depths."""
+        return wanted == "all" or (wanted == "final" and depth == self.depth)
 
 
 def in_one_word(name: str, arm: Any) -> Any:

@@ -6,14 +6,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from layerwise import imported
-from layerwise.study.arms import Arm, Procedure, in_one_word
+from layerwise.study.arms import Arm, KeptModels, Procedure, in_one_word
 from layerwise.study.claims import Claim, Stop
 from layerwise.study.data import DataSet
+from layerwise.study.declaring import Declared, check_declared
 from layerwise.study.growing import Grow, check_grow
 from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
 from layerwise.study.parts import Part, digest_of, nearest, printable, short
@@ -46,7 +47,7 @@ def _in_print(text: str) -> str:
 class Track(Part):
     """What goes to the tracking store besides metrics."""
 
-    models: Literal["all", "final", "none"] = "all"
+    models: KeptModels = "all"
 
 
 class Study(Part):
@@ -75,6 +76,8 @@ class Study(Part):
     """Chance of any wrongly supported claim, and of any wrongly refuted one, in the family of all claims; .05."""
     stop: Stop | None = None
     grow: Grow | None = None
+    declared: Declared | None = None
+    """The network to register where no validation part chooses one."""
 
     _grown: dict[str, int] = PrivateAttr(default_factory=dict)
     """How deep arms have grown, by name; no part of what was asked, and of no digest."""
@@ -116,6 +119,7 @@ class Study(Part):
             check_procedure(self, name)
         check_claims(self)
         check_grow(self)
+        check_declared(self)
         return self
 
     @property

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from tasks.tracking.files import stored_file
 from tasks.tracking.manifest import Fault, check_tree, in_words
-from tasks.tracking.registry import CHOSEN, REGISTERED, registered_version
+from tasks.tracking.registry import CHOSEN, DECLARED, REGISTERED, registered_version
 from tasks.tracking.runs import KIND, RUN_KEY, STUDY
 from tasks.tracking.store import taken_as_ours
 
@@ -57,6 +57,7 @@ class StoredAnswer:
         missing: what is not there, or not as it was published, in words; empty if the answer is whole.
         faults: the same, one by one.
         chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
+        declared: those of the network that the study declares; empty where it declares none.
         registered: its version of the registered model of the study's name; empty where it was not registered.
     """
 
@@ -65,6 +66,7 @@ class StoredAnswer:
     missing: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     chosen: str = ""
+    declared: str = ""
     registered: str = ""
 
 
@@ -100,7 +102,8 @@ def _stored_answer(client: MlflowClient, study_run: Run, *, claims: bool) -> Sto
     if REGISTERED in tags and registered_version(client, tags[STUDY], tags[RUN_KEY]) is None:
         missing += (f"1 registered model missing ({tags[REGISTERED]})",)
     registered = tags.get(REGISTERED, "").rpartition("/")[2]
-    return StoredAnswer(table, verdicts, missing, tuple(faults), tags.get(CHOSEN, ""), registered)
+    networks = (tags.get(CHOSEN, ""), tags.get(DECLARED, ""))
+    return StoredAnswer(table, verdicts, missing, tuple(faults), *networks, registered)
 
 
 def stored_table(client: MlflowClient, run: Run, path: str) -> pd.DataFrame | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunTag
+from mlflow.entities import LoggedModel, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from layerwise.study import StudyError
@@ -29,6 +29,7 @@ from tasks.tracking.runs import (
     REPEAT,
     RUN_KEY,
     STUDY,
+    RunTree,
     identity,
     search_models,
     tree_runs,
@@ -77,10 +78,14 @@ class Tracked:
     stages: pd.DataFrame | None = None
 
     @property
+    def study(self) -> str:
+        """The study's name."""
+        return self.run.data.tags.get(STUDY, "")
+
+    @property
     def name(self) -> str:
         """What the run is called: the study, and its repeat if it is one."""
-        tags = self.run.data.tags
-        return ":".join(filter(None, (tags.get(STUDY, ""), tags.get(REPEAT, ""))))
+        return ":".join(filter(None, (self.study, self.run.data.tags.get(REPEAT, ""))))
 
 
 def find_study_run(client: MlflowClient, said: str) -> Run:
@@ -153,6 +158,19 @@ def arm_settings(client: MlflowClient, run: Run) -> dict[str, dict[str, str]]:
     """Arm -> setting -> value: what the parameters of the arms' runs say of the tree that a study run belongs to."""
     runs = tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
     return {one.data.tags[ARM]: dict(one.data.params) for one in runs if one.data.tags.get(KIND) == "arm"}
+
+
+def tree_of(client: MlflowClient, run: Run) -> RunTree:
+    """The ids of the runs that a study run belongs with."""
+    runs = {identity(one): one for one in tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])}
+    arms = {arm: one.info.run_id for (kind, arm, _), one in runs.items() if kind == "arm"}
+    seeds = {(arm, int(seed)): one.info.run_id for (kind, arm, seed), one in runs.items() if kind == "seed"}
+    return RunTree(run.info.experiment_id, run.data.tags[RUN_KEY], run.info.run_id, arms, seeds)
+
+
+def finished_models(client: MlflowClient, experiment_id: str, run_id: str) -> dict[str, LoggedModel]:
+    """Name -> model, for the finished models of a seed's run."""
+    return {one.name: one for one in search_models(client, experiment_id, [run_id]) if one.status == "READY"}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ network: {layers: [{units: 10, initializer: he_uniform, repeat: 3}]}
 training: {optimizer: {name: sgd, learning_rate: 0.01, momentum: 0.9}, epochs: 2}
 arms: [greedy, random_frozen, end_to_end]
 seeds: 3
+declared: {arm: greedy, depth: 2, seed: 1}
 """
 DEPTHS = [1, 2, 3]
 ARMS = {"greedy": DEPTHS, "random_frozen": DEPTHS, "end_to_end": [3]}
@@ -202,6 +203,24 @@ def test_logged_model_shows_its_metrics_and_seed(site: Site, page: Any) -> None:
     expect(page.get_by_role("heading", name=re.compile("depth-03")).first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("test_accuracy", exact=True).first).to_be_visible()
     expect(page.get_by_role("link", name="greedy seed 01").first).to_be_visible()
+
+
+def test_registered_model_has_its_alias_card_schema_and_report(site: Site, page: Any) -> None:
+    page.goto(f"{site.mlflow}/#/models/small-pages?workflowType=machine_learning")
+    expect(page.get_by_text("Do the pages read well?").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(re.compile(r"^@?\s*declared$")).first).to_be_visible()
+    expect(page.get_by_text(re.compile("^Classifier, 2 hidden")).first).to_be_visible()
+
+    page.get_by_role("link", name="Version 1").first.click()
+    for said in ("What it is.", "How it was chosen.", "Limits.", "Schema", "Inputs (1)", "Outputs (1)"):
+        expect(page.get_by_text(said).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(re.compile("It was not: the study declares arm, depth and seed")).first).to_be_visible()
+    expect(page.get_by_role("link", name="greedy seed 01").first).to_be_visible()
+    with page.context.expect_page(timeout=PATIENCE) as opened:
+        page.get_by_role("link", name="its report").first.click()
+    frame = opened.value.frame_locator("iframe").first
+    expect(frame.get_by_role("heading", name="small-pages")).to_be_visible(timeout=PATIENCE)
+    expect(frame.get_by_text("greedy, depth 2, seed 1: declared beforehand").first).to_be_visible()
 
 
 def test_flow_run_page_draws_the_graph_of_the_study(site: Site, page: Any) -> None:
