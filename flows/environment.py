@@ -5,7 +5,9 @@ that the command line, the flow and every worker call. It imports nothing but th
 well under a millisecond.
 
 Two settings of the user are honoured, because they name a team's servers: ``MLFLOW_TRACKING_URI`` and
-``PREFECT_API_URL``. All others here are ours: a study must not depend on what a shell happens to export.
+``PREFECT_API_URL``; and with them what MLflow and Prefect need to be let in there (names, words, certificates:
+docs/team.md), none of which is set, read into a run, or printed. All others here are ours: a study must not depend on
+what a shell happens to export.
 """
 
 import errno
@@ -48,6 +50,7 @@ SETTINGS = {
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_PROFILE": "ephemeral",
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",  # a team's server may ask for tokens; others say that they do not
     # Numbers: bits are promised for the CPU, with one backend, one float type and a fixed number of threads.
     "CUDA_VISIBLE_DEVICES": "-1",
     "KERAS_BACKEND": "tensorflow",

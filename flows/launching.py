@@ -15,6 +15,7 @@ from flows.printing import FAILED, WRONG_REQUEST, in_one_line, warnings_shown
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
+    from flows.server import Server
     from tasks.tracking.store import TrackingError
 
 
@@ -37,12 +38,12 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         arguments: of the flow.
 
     Raises:
-        Unanswered: if the server does not answer, the store cannot be used, or the flow fails.
+        Unanswered: if the server does not answer or let us in, the store cannot be used, or the flow fails.
         StudyError: if the data are not what the study needs.
     """
-    from flows.server import ServerProblem, start
+    from flows.server import ServerProblem
 
-    with using_results(root), start(root) as server:
+    with using_results(root), _server(root) as server:
         flow = load()
         from flows.crashed import close_crashed, owned
         from flows.progress import shown
@@ -68,6 +69,15 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
             if environment.is_full(root):
                 remedy = f"the disk of {root} is full: free space on it, and run again."
             raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
+
+
+def _server(root: Path) -> Server:
+    from flows.server import ServerRefused, start
+
+    try:
+        return start(root)
+    except ServerRefused as error:
+        raise Unanswered(str(error), WRONG_REQUEST) from None
 
 
 def unusable(error: TrackingError) -> Unanswered:

@@ -25,7 +25,7 @@ from mlflow.utils.uri import is_local_uri
 
 from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, Training
 from tasks import owners
-from tasks.tracking.store import TrackingError, artifact_root, failures_in_one_line, is_remote
+from tasks.tracking.store import TrackingError, artifact_root, artifacts_of, failures_in_one_line, is_remote
 from tasks.tracking.views import VIEW_TAG, arms_view
 
 RUN_KEY = "layerwise.run_key"
@@ -381,7 +381,14 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
 
 def _require_artifacts_here(client: MlflowClient, study: Study, location: str, root: Path) -> None:
     """Refuse a store that was moved: MLflow keeps absolute places, and would begin anew at the old one."""
-    if is_remote(client) or not is_local_uri(location):
+    if is_remote(client):
+        return
+    if location.startswith("mlflow-artifacts:"):  # MLflow would name the database, password included, as it fails
+        raise TrackingError(
+            f"the artifacts of {study.name!r} go through a tracking server, and MLFLOW_TRACKING_URI names its"
+            " database; name the server there, http(s)://…, or rename the study."
+        )
+    if not is_local_uri(location):
         return
     place = Path(local_file_uri_to_path(location))
     if not place.parent.is_dir():
@@ -393,7 +400,7 @@ def _require_artifacts_here(client: MlflowClient, study: Study, location: str, r
 
 def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
     # Names of studies are safe in a path. The kind keeps the UI from asking what sort of experiment this is.
-    location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
+    location = None if is_remote(client) else artifacts_of(study.name, root)
     tags = {
         "mlflow.experimentKind": "custom_model_development",
         VIEW_TAG: _view(study, int(time.time() * 1000)),
