@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from tests.chaos import state
 from tests.studies import small, small_document
 from tests.test_server import clean_environ
 from tests.test_study import BAD_INPUT
+from tests.trackers import Proxy
 
 LAYERWISE = [sys.executable, "-m", "flows.cli"]
 
@@ -80,10 +82,10 @@ def begin(root: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     )
 
 
-def end(process: subprocess.Popen[str]) -> Ended:
-    """Wait for a command; one that hangs is ended with all it started."""
+def end(process: subprocess.Popen[str], seconds: float = 200) -> Ended:
+    """Wait for a command; one that takes longer is taken to hang, and ended with all it started."""
     try:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=seconds)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -455,6 +457,38 @@ def test_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     ended = end(process)
     assert ended.status == 2
     assert re.fullmatch(r"layerwise: Cannot write to \S+/file/\.layerwise \(.+\); run in .+\n", ended.err)
+
+
+def test_a_teams_server_that_refuses_is_one_line(tmp_path: Path) -> None:
+    """`run` ends with 2 before anything is trained or tracked where a team's Prefect does not know our word."""
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(small_document()))
+    with Proxy(0, lambda _: "401") as guarded:
+        environ = clean_environ(PREFECT_API_URL=f"{guarded.url}/api", PREFECT_API_AUTH_STRING="ada:not the word")
+        ended = end(begin(tmp_path, "run", "study.yaml", env=environ))
+    assert (ended.status, ended.out) == (2, "")
+    assert re.fullmatch(r"layerwise: PREFECT_API_URL is \S+, which does not let us in \(401\): .+\n", ended.err)
+    assert "not the word" not in ended.err
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_pages_of_a_team_are_named_and_not_served(tmp_path: Path, unused: Proxy) -> None:
+    """`ui` says where a team's pages are, and ends; a port that is taken here does not matter then."""
+    environ = clean_environ(MLFLOW_TRACKING_URI=unused.url, PREFECT_API_URL="http://team.example:4200/api")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        ended = end(begin(tmp_path, "ui", "--mlflow-port", port, "--prefect-port", port, env=environ))
+    assert (ended.status, ended.err) == (0, "")
+    assert f"MLflow   {unused.url} " in ended.out
+    assert "Prefect  http://team.example:4200/runs " in ended.out
+    assert ended.out.endswith("Both are your team's, which ask who you are.\n")
+
+
+@pytest.fixture
+def unused() -> Iterator[Proxy]:
+    """A tracking server in which there is nothing."""
+    with Proxy(0, lambda _: "pass") as nothing:
+        nothing._pass_on = lambda *_: (SimpleNamespace(status=200, getheaders=list), b"{}")
+        yield nothing
 
 
 def free_ports() -> list[str]:

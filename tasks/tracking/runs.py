@@ -25,7 +25,14 @@ from mlflow.utils.uri import is_local_uri
 
 from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, Training
 from tasks import owners
-from tasks.tracking.store import TrackingError, artifact_root, artifacts_of, failures_in_one_line, is_remote
+from tasks.tracking.store import (
+    TrackingError,
+    artifact_root,
+    artifacts_of,
+    failures_in_one_line,
+    is_remote,
+    require_artifacts_reached,
+)
 from tasks.tracking.views import VIEW_TAG, arms_view
 
 RUN_KEY = "layerwise.run_key"
@@ -373,6 +380,7 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
             f"the experiment {study.name!r} has been deleted; bring it back with"
             f" `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or rename the study."
         )
+    require_artifacts_reached(client, study.name, experiment.artifact_location)
     _require_artifacts_here(client, study, experiment.artifact_location, root)
     if VIEW_TAG not in experiment.tags:
         client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, _view(study, experiment.creation_time or 0))
@@ -381,14 +389,7 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
 
 def _require_artifacts_here(client: MlflowClient, study: Study, location: str, root: Path) -> None:
     """Refuse a store that was moved: MLflow keeps absolute places, and would begin anew at the old one."""
-    if is_remote(client):
-        return
-    if location.startswith("mlflow-artifacts:"):  # MLflow would name the database, password included, as it fails
-        raise TrackingError(
-            f"the artifacts of {study.name!r} go through a tracking server, and MLFLOW_TRACKING_URI names its"
-            " database; name the server there, http(s)://…, or rename the study."
-        )
-    if not is_local_uri(location):
+    if is_remote(client) or not is_local_uri(location):
         return
     place = Path(local_file_uri_to_path(location))
     if not place.parent.is_dir():

@@ -239,6 +239,25 @@ def is_remote(client: MlflowClient) -> bool:
     return client.tracking_uri.startswith(("http://", "https://"))
 
 
+def require_artifacts_reached(client: MlflowClient, experiment: str, location: str) -> None:
+    """Refuse to work around the server that hands out an experiment's artifacts.
+
+    Args:
+        client: the store.
+        experiment: its name.
+        location: where it keeps its artifacts.
+
+    Raises:
+        TrackingError: if they go through a server, and the client has opened that server's database.
+    """
+    if location.startswith("mlflow-artifacts:") and not is_remote(client):
+        # MLflow would fail later, with the whole address of the database, password included.
+        raise TrackingError(
+            f"the artifacts of {experiment!r} go through a tracking server, and MLFLOW_TRACKING_URI names its database;"
+            " name the server there, http(s)://…, or rename the study."
+        )
+
+
 def _sqlite_uri(path: Path) -> str:
     # Only what SQLAlchemy would misread is escaped: MLflow makes a folder of the URI's text as it stands.
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")

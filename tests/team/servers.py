@@ -149,6 +149,14 @@ class Postgres:
             cursor.execute(query)
             return cursor.fetchall()
 
+    def dump(self, database: str) -> str:
+        """All that a database holds, as text."""
+        who = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        secret = os.environ | {"PGPASSWORD": WORDS["database"]}
+        return subprocess.run(
+            [str(self.bin / "pg_dump"), *who, database], env=secret, check=True, capture_output=True, text=True
+        ).stdout
+
     def stop(self) -> None:
         """End it, and remove its data."""
         if self.process is not None:
@@ -162,23 +170,33 @@ class Tracking(TeamServer):
     """``mlflow server`` with basic auth, its runs and its users in PostgreSQL.
 
     Artifacts go through the server, or, with ``artifacts``, to that address, which everybody reaches by themselves.
+    A password is remembered for so many seconds, and ``permission`` is what people have on what others made.
     """
 
-    def __init__(self, place: Path, postgres: Postgres, *, artifacts: str | None = None, remembered: int = 60) -> None:
+    def __init__(
+        self,
+        place: Path,
+        postgres: Postgres,
+        *,
+        artifacts: str | None = None,
+        remembered: int = 60,
+        permission: str = "EDIT",
+    ) -> None:
         super().__init__(place)
         users = place / "basic_auth.ini"
         users.touch(0o600)
         users.write_text(
             "[mlflow]\n"
-            "default_permission = EDIT\n"
+            f"default_permission = {permission}\n"
             f"database_uri = {postgres.uri('users').replace('%', '%%')}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
             f"auth_cache_ttl_seconds = {remembered}\n"
         )
-        self.options = ["--app-name", "basic-auth", "--backend-store-uri", postgres.uri("tracking")]
+        self.options = ["--app-name", "basic-auth"]
         if artifacts:
             self.options += ["--no-serve-artifacts", "--default-artifact-root", artifacts]
         self.settings |= {
+            "MLFLOW_BACKEND_STORE_URI": postgres.uri("tracking"),  # everybody sees a command's arguments
             "MLFLOW_AUTH_CONFIG_PATH": str(users),
             "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
             "MLFLOW_AUTH_ADMIN_PASSWORD": WORDS["admin"],
