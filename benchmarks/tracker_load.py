@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.measuring import machine, resident_mb, with_descendants
+from benchmarks.measuring import machine, processor_seconds, resident_mb, with_descendants
 from layerwise.study import Study, parse
 from tests.team.servers import Postgres, Tracking, login
 
@@ -57,6 +57,7 @@ class Batch:
         runs: seed runs in the store after it.
         seconds: of each phase.
         models: how many were published.
+        processor: seconds of the server and of the database, for publishing.
         server_mb: resident memory of the server and its workers.
         database_mb: size of the database.
     """
@@ -64,6 +65,7 @@ class Batch:
     runs: int
     seconds: dict[str, float] = field(default_factory=dict)
     models: int = 0
+    processor: tuple[float, float] = (0.0, 0.0)
     server_mb: float = 0.0
     database_mb: float = 0.0
 
@@ -169,10 +171,10 @@ def read(root: Path, asked: Study, repeat: str, batch: Batch) -> None:
 
 
 HEAD = (
-    "seed runs", "open ms", "points ms", "close ms", "a model ms", "answer s", "page s", "arms s", "best s",
-    "server MB", "database MB",
+    "seed runs", "open ms", "points ms", "close ms", "a model ms", "server processor ms", "database processor ms",
+    "answer s", "page s", "arms s", "best s", "server MB", "database MB",
 )  # fmt: skip
-"""Columns: the first three times are of a seed run, then of a model, then of one reading."""
+"""Columns: times of a seed run, of a model, processor times of a seed run with its share of models, of one reading."""
 
 
 def line(batch: Batch, seed_runs: int) -> str:
@@ -185,6 +187,7 @@ def line(batch: Batch, seed_runs: int) -> str:
     }
     each = [1000 * batch.seconds[phase] / max(1, many) for phase, many in of_phase.items()]
     reading = [batch.seconds[phase] for phase in ("answer", "page", "arms", "best")]
+    each += [1000 * one / seed_runs for one in batch.processor]
     cells = [f"{batch.runs:,}", *(f"{one:.0f}" for one in each), *(f"{one:.2f}" for one in reading)]
     return f"| {' | '.join([*cells, f'{batch.server_mb:,.0f}', f'{batch.database_mb:,.0f}'])} |"
 
@@ -199,7 +202,10 @@ def load(asked: argparse.Namespace, postgres: Postgres, server: Tracking, root: 
     there = 0
     while there < asked.runs and time.monotonic() < until:
         batch, repeat = Batch(there + seed_runs), f"night-{len(done):03d}"
+        before = _processor(server, postgres)
         publish(root, wanted, repeat, models=asked.models, batch=batch)
+        after = _processor(server, postgres)
+        batch.processor = after[0] - before[0], after[1] - before[1]
         read(root, wanted, repeat, batch)
         batch.server_mb = sum(map(resident_mb, with_descendants(server.process.pid))) if server.process else 0.0
         batch.database_mb = postgres.rows("tracking", "SELECT pg_database_size('tracking')")[0][0] / 1e6
@@ -261,6 +267,12 @@ def copy(postgres: Postgres, repeat: str, copies: int) -> None:
     with closing(postgres.connect("tracking")) as connection:
         connection.autocommit = True
         connection.cursor().execute("ANALYZE")  # as autovacuum does in time
+
+
+def _processor(server: Tracking, postgres: Postgres) -> tuple[float, float]:
+    both = (server.process, postgres.process)
+    of_server, of_database = (processor_seconds(one.pid) if one else 0.0 for one in both)
+    return of_server, of_database
 
 
 def sizes(postgres: Postgres) -> str:

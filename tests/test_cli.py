@@ -14,13 +14,14 @@ import sqlite3
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -471,24 +472,41 @@ def test_a_teams_server_that_refuses_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_pages_of_a_team_are_named_and_not_served(tmp_path: Path, unused: Proxy) -> None:
+def test_pages_of_a_team_are_named_and_not_served(tmp_path: Path, empty_tracker: str) -> None:
     """`ui` says where a team's pages are, and ends; a port that is taken here does not matter then."""
-    environ = clean_environ(MLFLOW_TRACKING_URI=unused.url, PREFECT_API_URL="http://team.example:4200/api")
+    environ = clean_environ(MLFLOW_TRACKING_URI=empty_tracker, PREFECT_API_URL="http://team.example:4200/api")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         ended = end(begin(tmp_path, "ui", "--mlflow-port", port, "--prefect-port", port, env=environ))
     assert (ended.status, ended.err) == (0, "")
-    assert f"MLflow   {unused.url} " in ended.out
+    assert f"MLflow   {empty_tracker} " in ended.out
     assert "Prefect  http://team.example:4200/runs " in ended.out
     assert ended.out.endswith("Both are your team's, which ask who you are.\n")
 
 
-@pytest.fixture
-def unused() -> Iterator[Proxy]:
+class Nothing(BaseHTTPRequestHandler):
     """A tracking server in which there is nothing."""
-    with Proxy(0, lambda _: "pass") as nothing:
-        nothing._pass_on = lambda *_: (SimpleNamespace(status=200, getheaders=list), b"{}")
-        yield nothing
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET  # noqa: N815 - the same
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def empty_tracker() -> Iterator[str]:
+    """The address of a tracking server in which there is nothing."""
+    with HTTPServer(("127.0.0.1", 0), Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def free_ports() -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from benchmarks.tracker_load import HEAD
 from tasks.tracking.store import database_path
 from tests.studies import small_document
 from tests.team.servers import WORDS, NoPostgres, Orchestration, Postgres, Tracking, login
@@ -377,6 +380,18 @@ def test_prefect_asks_for_word_token_and_origin(team: Team) -> None:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own
             allowed[origin] = answer.headers.get("Access-Control-Allow-Origin")
     assert allowed == {team.orchestration.page: team.orchestration.page, theirs: None}
+
+
+def test_a_load_is_put_on_a_server_and_measured() -> None:
+    """What the load test publishes is there when it is read back; its copies fill the tables, and it ends by itself."""
+    asked = ["--runs", "40", "--seeds", "2", "--copies", "1", "--models", "2"]
+    command = [sys.executable, "-m", "benchmarks.tracker_load", *asked]
+    environ = clean_environ()
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    rows = [line.split("|")[1:-1] for line in ended.stdout.splitlines() if re.match(r"\| [0-9]", line)]
+    assert [row[0].strip() for row in rows] == ["10", "30"]
+    assert all(len(row) == len(HEAD) and float(cell.replace(",", "")) >= 0 for row in rows for cell in row)
+    assert f"metrics {2 * 2 * 10 * 5 * 8:,} rows" in ended.stdout, "two repeats, each copied once"
 
 
 def test_no_word_is_written_anywhere(team: Team) -> None:

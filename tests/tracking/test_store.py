@@ -328,9 +328,9 @@ def test_a_server_that_does_not_let_us_in_is_told(root, monkeypatch, user, word,
 
 def test_a_driver_that_is_missing_is_named(root, monkeypatch):
     """Which driver an address means changes with SQLAlchemy; the line says what to write instead, and no password."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pygresql://ada:secret@127.0.0.1:1/runs")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://ada:secret@127.0.0.1:1/runs")
     assert refusal(root) == (
-        "the tracking store postgresql+pygresql://127.0.0.1:1/runs cannot be used (No module named 'pgdb'); install"
+        "the tracking store postgresql+pg8000://127.0.0.1:1/runs cannot be used (No module named 'pg8000'); install"
         " that, or name the driver that is there, as in postgresql+psycopg2://."
     )
 
