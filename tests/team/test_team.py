@@ -382,7 +382,7 @@ def test_prefect_asks_for_word_token_and_origin(team: Team) -> None:
     assert allowed == {team.orchestration.page: team.orchestration.page, theirs: None}
 
 
-def test_a_load_is_put_on_a_server_and_measured() -> None:
+def test_a_load_is_put_on_a_server_and_measured(team: Team) -> None:  # noqa: ARG001 - without PostgreSQL it is skipped
     """What the load test publishes is there when it is read back; its copies fill the tables, and it ends by itself."""
     asked = ["--runs", "40", "--seeds", "2", "--copies", "1", "--models", "2"]
     command = [sys.executable, "-m", "benchmarks.tracker_load", *asked]
