@@ -48,7 +48,7 @@ PROBE_SECONDS = 5.0
 """How long to wait for a server's sign of life."""
 
 
-UNAUTHENTICATED = 401
+UNAUTHENTICATED, FORBIDDEN = 401, 403
 
 
 class TrackingError(RuntimeError):
@@ -189,6 +189,11 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
             raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
         if away := absence(error):
             raise TrackerAway(f"the tracking store {shown(uri)} {away}") from error
+        if isinstance(error, MlflowException) and error.get_http_status_code() == FORBIDDEN:
+            raise TrackingError(
+                f"{doing} failed: our account may not do that at {shown(uri)} ({FORBIDDEN}); ask who runs the server"
+                " for the permission EDIT there, or rename the study."
+            ) from error
         remedy = "mend it and run again, and it goes on there."
         raise TrackingError(
             f"{doing} failed: {_reason(error)}; {FROM_RESULTS if 'malformed' in str(error) else remedy}"

@@ -192,6 +192,19 @@ def test_a_network_is_registered_on_a_server(
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_account_that_may_not_write_is_told(server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may read a study and not add to it is told so in one line, and is not taken for a server that is away."""
+    with Proxy(server.port, lambda what: "403" if what.endswith("runs/create") else "pass") as guarded:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.url)
+        with pytest.raises(TrackingError) as refused:
+            publish(root, small(name="forbidden", seeds=len(SEEDS)))
+    assert type(refused.value) is TrackingError
+    assert str(refused.value) == (
+        f"opening the runs of 'forbidden' failed: our account may not do that at {guarded.url} (403); ask who runs the"
+        " server for the permission EDIT there, or rename the study."
+    )
+
+
 ONE, LONG = 1, 3
 """Requests that are lost in a row: one, which MLflow's client sends again by itself, or as many as it sends."""
 
