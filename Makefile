@@ -9,10 +9,10 @@ TRIALS ?= 100
 POINTS ?= all
 
 # Kept apart so that `test` and `test-slow` divide the suite: no test falls between them.
-SLOW := slow or browser or chaos
+SLOW := slow or browser or team or chaos
 BIN := .venv/bin
 
-.PHONY: help run test test-browser test-slow chaos check format ui bench verdicts setup lock clean
+.PHONY: help run test test-browser test-team test-slow chaos check format ui bench verdicts setup lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
@@ -28,7 +28,16 @@ test-browser: setup ## Look at the pages in a real browser; installs Debian's ch
 	    echo "no chromium, and it cannot be installed here: the browser tests will be skipped"
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
-test-slow: setup ## Run the tests that `make test` leaves out: long, browser, and a few trials of chaos
+# Debian's package would make and start a server of its own.
+test-team: setup ## Run studies on a team's servers; installs Debian's postgresql where it is missing
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+	    export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && apt-get install -y -qq postgresql-common && \
+	    sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
+	    apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null 2>&1 || \
+	    echo "no PostgreSQL, and it cannot be installed here: the tests of a team's servers will be skipped"
+	@$(BIN)/python -m pytest -m team tests/team $(ARGS)
+
+test-slow: setup ## Run the tests that `make test` leaves out: long, browser, a team's servers, a few trials of chaos
 	@$(BIN)/python -m pytest -m "$(SLOW)" $(ARGS)
 
 chaos: setup ## Kill, crash, fill the disk and damage files, for hours: make chaos TRIALS=26-50 POINTS=1-200

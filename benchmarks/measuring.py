@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +51,16 @@ class Child:
     def answer(self, key: str) -> list[Times]:
         """The times that :func:`repeat` printed on the last line of its output: ``"cold"`` or ``"warm"``."""
         return [Times(*times) for times in json.loads(self.output.splitlines()[-1])[key]]
+
+
+def machine() -> str:
+    """This machine, how busy it is, and the versions that are measured, in a line."""
+    from tasks.provenance import provenance
+
+    tags = {name.removeprefix("layerwise."): value for name, value in provenance().items()}
+    versions = (f"{name.removeprefix('version.')} {value}" for name, value in tags.items() if "version." in name)
+    place = f"{tags['machine']}, {tags['cores']} cores, load {os.getloadavg()[0]:.1f}"
+    return f"{place}; {', '.join(versions)}; commit {tags.get('git_commit', 'unknown')[:10]}"
 
 
 def run_module(module: str, arguments: Sequence[str] = (), *, root: Path) -> Child:
@@ -101,7 +112,7 @@ class _Sampled:
 
     def _sample(self) -> None:
         while not self.ended.wait(SAMPLE_SECONDS):
-            if now := sum(map(_resident_mb, _with_descendants(self.process))):
+            if now := sum(map(resident_mb, with_descendants(self.process))):
                 self.highest_mb = max(now, self.highest_mb or 0.0)
 
     def __enter__(self) -> _Sampled:
@@ -113,7 +124,8 @@ class _Sampled:
         self.thread.join()
 
 
-def _with_descendants(process: int) -> Iterator[int]:
+def with_descendants(process: int) -> Iterator[int]:
+    """A process and all below it; where there is no ``/proc``, itself alone."""
     yield process
     for listing in Path(f"/proc/{process}/task").glob("*/children"):
         try:
@@ -121,15 +133,26 @@ def _with_descendants(process: int) -> Iterator[int]:
         except OSError:  # it has just ended
             continue
         for child in children:
-            yield from _with_descendants(int(child))
+            yield from with_descendants(int(child))
 
 
-def _resident_mb(process: int) -> float:
+def resident_mb(process: int) -> float:
+    """Memory that a process holds, in 10^6 bytes; 0 where that cannot be known."""
     try:
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except (OSError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def processor_seconds(process: int) -> float:
+    """Processor time of a process and all below it, of those that have ended too; 0 where it cannot be known."""
+    ticks = 0
+    for one in with_descendants(process):
+        with suppress(OSError):  # it has just ended
+            # Fields 14 to 17 of the line: its own, and of children that it has waited for.
+            ticks += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def arguments(description: str | None) -> argparse.Namespace:

@@ -5,7 +5,9 @@ that the command line, the flow and every worker call. It imports nothing but th
 well under a millisecond.
 
 Two settings of the user are honoured, because they name a team's servers: ``MLFLOW_TRACKING_URI`` and
-``PREFECT_API_URL``. All others here are ours: a study must not depend on what a shell happens to export.
+``PREFECT_API_URL``; and with them what MLflow and Prefect need to be let in there (names, words, certificates:
+docs/team.md), none of which is set, read into a run, or printed. All others here are ours: a study must not depend on
+what a shell happens to export.
 """
 
 import errno
@@ -49,6 +51,7 @@ SETTINGS = {
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_PROFILE": "ephemeral",
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",  # a team's server may ask for tokens; others say that they do not
     # Numbers: bits are promised for the CPU, with one backend, one float type and a fixed number of threads.
     "CUDA_VISIBLE_DEVICES": "-1",
     "KERAS_BACKEND": "tensorflow",
@@ -87,6 +90,9 @@ UNSET_OF_PREFECT = (
 PREFECT_FILES = {"prefect.toml": b"", "pyproject.toml": b"[tool.prefect", ".env": b"PREFECT_"}
 """Files from which Prefect takes settings where a process works, and what stands in those that have any."""
 
+
+OF_OTHER_SERVERS = ("PREFECT_SERVER_", "PREFECT_API_")
+"""Beginnings of variables that a server of ours is not to have from the user."""
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -170,8 +176,7 @@ def server_environment(root: Path) -> dict[str, str]:
 
     A database or password meant for another Prefect server must not receive this root's runs.
     """
-    foreign = ("PREFECT_SERVER_", "PREFECT_API_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_OTHER_SERVERS)}
     return kept | SETTINGS | SERVER_SETTINGS | {"PREFECT_HOME": str(prefect_home(root))}
 
 

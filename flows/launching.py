@@ -16,6 +16,7 @@ from layerwise.study import StudyError
 from tasks import durable
 
 if TYPE_CHECKING:
+    from flows.server import Server
     from tasks.tracking.store import TrackingError
 
 
@@ -38,12 +39,12 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         arguments: of the flow.
 
     Raises:
-        Unanswered: if the server does not answer, the store cannot be used, or the flow fails.
+        Unanswered: if the server does not answer or let us in, the store cannot be used, or the flow fails.
         StudyError: if the data are not what the study needs.
     """
-    from flows.server import ServerProblem, start
+    from flows.server import ServerProblem
 
-    with using_results(root), start(root) as server:
+    with using_results(root), _server(root) as server:
         flow = load()
         from flows.crashed import close_crashed, owned
         from flows.progress import shown
@@ -78,16 +79,25 @@ def close_crashed_flow_runs(root: Path) -> list[str]:
     Raises:
         Unanswered: if the server does not answer.
     """
-    from flows.server import ServerProblem, start
+    from flows.server import ServerProblem
 
     try:
-        with start(root) as server:
+        with _server(root) as server:
             from flows.crashed import close_crashed
 
             with server.ready():
                 return close_crashed()
     except ServerProblem as error:
         raise Unanswered(str(error), FAILED) from None
+
+
+def _server(root: Path) -> Server:
+    from flows.server import ServerRefused, start
+
+    try:
+        return start(root)
+    except ServerRefused as error:
+        raise Unanswered(str(error), WRONG_REQUEST) from None
 
 
 def unusable(error: TrackingError) -> Unanswered:

@@ -11,7 +11,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,7 +46,7 @@ class PageProblem(RuntimeError):
 
 
 def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
-    """Serve both pages until interrupted; returns the exit status.
+    """Serve both pages until interrupted, but for what a team's servers show; returns the exit status.
 
     Args:
         root: whose runs to show.
@@ -53,15 +54,16 @@ def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
         prefect_port: port of the Prefect page.
     """
     environment.prepare(root)
-    for port, option in ((mlflow_port, "--mlflow-port"), (prefect_port, "--prefect-port")):
-        if mlflow_port == prefect_port:
-            return _refuse(f"both pages would use port {port}; give {option} another one.")
-        if is_taken(port):
-            return _refuse(f"port {port} is taken; choose another with {option}, or stop what uses it.")
+    ours = {name: page for name, page in _pages(root, mlflow_port, prefect_port).items() if not page.team}
+    for name, page in ours.items():
+        if mlflow_port == prefect_port and len(ours) > 1:
+            return _refuse(f"both pages would use port {page.port}; give --{name}-port another one.")
+        if is_taken(page.port):
+            return _refuse(f"port {page.port} is taken; choose another with --{name}-port, or stop what uses it.")
     for number in (signal.SIGTERM, signal.SIGHUP):  # a stopped service, a closed terminal: like Ctrl-C
         signal.signal(number, signal.default_int_handler)
     try:
-        return _serve(root, mlflow_port, prefect_port)
+        return _serve(root, _pages(root, mlflow_port, prefect_port))
     except PageProblem as problem:
         return _refuse(str(problem), status=1)
     except KeyboardInterrupt:
@@ -69,29 +71,72 @@ def serve_pages(root: Path, *, mlflow_port: int, prefect_port: int) -> int:
         return 0
 
 
-def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
+@dataclass(frozen=True)
+class _Page:
+    """One of the two pages.
+
+    Attributes:
+        team: where a team's server has it; empty where it is ours to serve.
+        port: of this machine, to serve it at.
+        health: what of it answers once it is there.
+    """
+
+    team: str
+    port: int
+    health: str
+
+    @property
+    def url(self) -> str:
+        return self.team or f"http://127.0.0.1:{self.port}"
+
+
+def _pages(root: Path, mlflow_port: int, prefect_port: int) -> dict[str, _Page]:
+    from tasks.tracking.store import shown, store_uri
+
+    tracking, flows = store_uri(root), os.environ.get("PREFECT_API_URL", "")
+    return {
+        "mlflow": _Page(shown(tracking).rstrip("/") if tracking.startswith("http") else "", mlflow_port, "health"),
+        "prefect": _Page(flows.rstrip("/").removesuffix("/api"), prefect_port, "api/health"),
+    }
+
+
+def _serve(root: Path, pages: dict[str, _Page]) -> int:
     from tasks.tracking.store import TrackingError, open_store
-    from tasks.tracking.views import runs_page
 
     try:
         client = open_store(root)  # creates it where it is missing, so that the page has something to show
     except TrackingError as error:
         return _refuse(str(error))
-    with (
-        running("mlflow", _mlflow_command(root, mlflow_port), root, {}) as mlflow,
-        running("prefect", _prefect_command(prefect_port), root, PREFECT_PAGE) as prefect,
-    ):
-        wait_ready(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
-        wait_ready(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)
-        click.echo(f"MLflow   http://127.0.0.1:{mlflow_port}   runs, metrics by depth, models")
-        for experiment in _latest(client):
-            click.echo(
-                f"         http://127.0.0.1:{mlflow_port}/{runs_page(experiment)}   {printable(experiment.name)}"
-            )
-        click.echo('         At its top left choose "Model training", and close the assistant at its right, once.')
-        click.echo(f"Prefect  http://127.0.0.1:{prefect_port}/runs   flow runs and their task graphs")
-        click.echo("Ctrl-C stops both.")
-        return watch({"mlflow": mlflow, "prefect": prefect})
+    mlflow, prefect = pages["mlflow"], pages["prefect"]
+    starts = {
+        # An address of a database may hold a password, and everybody sees a command's arguments.
+        "mlflow": (_mlflow_command(root, mlflow.port), {"MLFLOW_BACKEND_STORE_URI": client.tracking_uri}),
+        "prefect": (_prefect_command(prefect.port), PREFECT_PAGE),
+    }
+    with ExitStack() as held:
+        servers = {
+            name: held.enter_context(running(name, starts[name][0], root, starts[name][1]))
+            for name, page in pages.items()
+            if not page.team
+        }
+        for name, server in servers.items():
+            wait_ready(server, f"{pages[name].url}/{pages[name].health}", root)
+        _tell(client, mlflow.url, prefect.url)
+        if not servers:
+            click.echo("Both are your team's, which ask who you are.")
+            return 0
+        click.echo("Ctrl-C stops both." if len(servers) == len(pages) else "Ctrl-C stops ours.")
+        return watch(servers)
+
+
+def _tell(client: MlflowClient, mlflow: str, prefect: str) -> None:
+    from tasks.tracking.views import runs_page
+
+    click.echo(f"MLflow   {mlflow}   runs, metrics by depth, models")
+    for experiment in _latest(client):
+        click.echo(f"         {mlflow}/{runs_page(experiment)}   {printable(experiment.name)}")
+    click.echo('         At its top left choose "Model training", and close the assistant at its right, once.')
+    click.echo(f"Prefect  {prefect}/runs   flow runs and their task graphs")
 
 
 def _latest(client: MlflowClient) -> list[Experiment]:
@@ -101,11 +146,11 @@ def _latest(client: MlflowClient) -> list[Experiment]:
 
 
 def _mlflow_command(root: Path, port: int) -> list[str]:
-    from tasks.tracking.store import artifact_root, store_uri
+    from tasks.tracking.store import artifact_root
 
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", store_uri(root), "--default-artifact-root", artifact_root(root).as_uri()),
+        *("--default-artifact-root", artifact_root(root).as_uri()),
     ]
 
 
@@ -116,14 +161,15 @@ def _prefect_command(port: int) -> list[str]:
 @contextmanager
 def running(name: str, command: list[str], root: Path, settings: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
     """A server in a process group of its own, its output in a log file, ended when the body is left."""
-    inherited = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    # A database or an address that the user names for another server of Prefect's is not this one's.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(environment.OF_OTHER_SERVERS)}
     with log_of(root, name).open("wb") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=inherited | settings,
+            env=inherited | environment.SETTINGS | settings,
             start_new_session=True,
         )
     try:

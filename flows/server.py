@@ -12,6 +12,7 @@ This file is also the child's program: ``python -P flows/server.py <socket>``.
 The parent imports no part of Prefect until a flow is about to run.
 """
 
+import base64
 import gc
 import os
 import secrets
@@ -24,7 +25,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
 if TYPE_CHECKING:
     import uvicorn
@@ -47,6 +48,10 @@ SERVER_LOGIN, CLIENT_LOGIN = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH
 
 class ServerProblem(RuntimeError):
     """Prefect's server does not answer; the message is one line: what happened, and where to look."""
+
+
+class ServerRefused(ServerProblem):
+    """A team's Prefect server does not let us in; somebody has to correct what names it."""
 
 
 class ServerLost(BaseException):
@@ -159,10 +164,14 @@ def start(root: Path) -> Server:
     """Start the server of ``root`` and return at once; ``PREFECT_API_URL`` names it from here on.
 
     Where ``PREFECT_API_URL`` is set already, that server is used and none is started.
+
+    Raises:
+        ServerRefused: if that server does not let us in, or its address is none.
     """
     from flows import environment
 
     if url := os.environ.get("PREFECT_API_URL"):
+        _require_entry(url)
         return Server(url)
     log = environment.prefect_home(root) / "server.log"
     login = f"layerwise:{secrets.token_urlsafe(32)}"
@@ -257,14 +266,54 @@ def _name_to_clients(url: str | None, login: str | None = None) -> None:
         context.refresh_global_settings_context()
 
 
-def _answers(url: str) -> bool:
+def _require_entry(url: str) -> None:
+    """Refuse a team's server that would refuse us, before seconds go into imports and minutes into training."""
     from urllib.error import HTTPError
-    from urllib.request import ProxyHandler, build_opener
+    from urllib.parse import urlsplit
+
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or "@" in address.netloc:
+        received = "an address with a password in it" if "@" in address.netloc else repr(url)
+        raise ServerRefused(
+            f"PREFECT_API_URL is {received}; expected http(s)://host:port/api, and the password in {CLIENT_LOGIN}."
+        )
+    try:
+        with _open(f"{url}/admin/version", _credentials()):
+            return
+    except HTTPError as error:
+        if error.code not in (401, 403):  # Prefect Cloud, for one, has no such page
+            return
+        received = f"no {CLIENT_LOGIN}" if not _credentials() else f"a {CLIENT_LOGIN} that is not the server's"
+        raise ServerRefused(
+            f"PREFECT_API_URL is {url}, which does not let us in ({error.code}): received {received}; set it to the"
+            " server's user:password, or unset PREFECT_API_URL to use a server of our own."
+        ) from None
+    except OSError:
+        return  # whether it is there is asked when it is needed
+
+
+def _credentials() -> dict[str, str]:
+    """The header by which Prefect's client says who it is."""
+    if word := os.environ.get(CLIENT_LOGIN):
+        return {"Authorization": f"Basic {base64.b64encode(word.encode()).decode()}"}
+    if key := os.environ.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    return {}
+
+
+def _open(url: str, headers: dict[str, str] | None = None) -> Any:
+    from urllib.request import ProxyHandler, Request, build_opener
 
     # A proxy configured for the outside world does not know our loopback.
     opener = build_opener(ProxyHandler({})) if url.startswith("http://127.0.0.1:") else build_opener()
+    return opener.open(Request(url, headers=headers or {}), timeout=5)  # noqa: S310 - http(s), as has been required
+
+
+def _answers(url: str) -> bool:
+    from urllib.error import HTTPError
+
     try:
-        with opener.open(f"{url}/health", timeout=5):
+        with _open(f"{url}/health"):
             return True
     except HTTPError:
         return True  # a team's server may want a login here; it is there, which is all that is asked

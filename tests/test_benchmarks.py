@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from benchmarks import main_job, plain_keras, raw_tensorflow, verdicts
+from benchmarks import growth, main_job, plain_keras, raw_tensorflow, verdicts
 from benchmarks.measuring import Times, run_module
 from layerwise import answers, datasets, engine
 from layerwise.claims.wording import sentence
-from layerwise.study import load
+from layerwise.study import load, parse
 from tasks.tracking.tracked import Tracked
 from tests.studies import READY
 
@@ -45,6 +45,24 @@ def test_plain_script_has_the_studys_data_and_settings(study):
     assert study.training.batch_size == plain_keras.BATCH
     whole, size = load(study.name), main_job.Size()
     assert (whole.depth, whole.training.epochs, whole.seeds) == (size.stages, size.epochs, size.seeds)
+
+
+def test_growth_changes_one_thing_at_a_time():
+    """Every study that is timed differs from the first in the one thing that grows, and its arms share no stage."""
+    for thing, sizes in growth.SIZES.items():
+        for size in sizes:
+            asked = parse(growth.document(5, **{thing: size}))
+            (first, *_), arms = asked.network.layers, asked.arms
+            rows = asked.data.split.train
+            found = {"seeds": asked.seeds, "depth": asked.depth, "width": first.units, "rows": rows, "arms": len(arms)}
+            assert found == growth.BASE | {thing: size}
+            assert len({asked.procedure(arm).training.epochs for arm in arms}) == len(arms)
+
+
+def test_slopes_of_growth_are_found():
+    """Of a line through zero the exponent is one, and its slope is found; of a parabola it is two."""
+    np.testing.assert_allclose(growth.slopes([1, 2, 4], [0.5, 1.0, 2.0]), (0.5, 1.0))
+    assert growth.slopes([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0])[1] == pytest.approx(2)
 
 
 def test_plain_keras_and_raw_tensorflow_reach_the_same_weights():

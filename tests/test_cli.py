@@ -14,11 +14,13 @@ import sqlite3
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from tests.chaos import state
 from tests.studies import small, small_document
 from tests.test_server import clean_environ
 from tests.test_study import BAD_INPUT
+from tests.trackers import Proxy
 
 LAYERWISE = [sys.executable, "-m", "flows.cli"]
 
@@ -80,10 +83,10 @@ def begin(root: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     )
 
 
-def end(process: subprocess.Popen[str]) -> Ended:
-    """Wait for a command; one that hangs is ended with all it started."""
+def end(process: subprocess.Popen[str], seconds: float = 200) -> Ended:
+    """Wait for a command; one that takes longer is taken to hang, and ended with all it started."""
     try:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=seconds)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -455,6 +458,55 @@ def test_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     ended = end(process)
     assert ended.status == 2
     assert re.fullmatch(r"layerwise: Cannot write to \S+/file/\.layerwise \(.+\); run in .+\n", ended.err)
+
+
+def test_a_teams_server_that_refuses_is_one_line(tmp_path: Path) -> None:
+    """`run` ends with 2 before anything is trained or tracked where a team's Prefect does not know our word."""
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(small_document()))
+    with Proxy(0, lambda _: "401") as guarded:
+        environ = clean_environ(PREFECT_API_URL=f"{guarded.url}/api", PREFECT_API_AUTH_STRING="ada:not the word")
+        ended = end(begin(tmp_path, "run", "study.yaml", env=environ))
+    assert (ended.status, ended.out) == (2, "")
+    assert re.fullmatch(r"layerwise: PREFECT_API_URL is \S+, which does not let us in \(401\): .+\n", ended.err)
+    assert "not the word" not in ended.err
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_pages_of_a_team_are_named_and_not_served(tmp_path: Path, empty_tracker: str) -> None:
+    """`ui` says where a team's pages are, and ends; a port that is taken here does not matter then."""
+    environ = clean_environ(MLFLOW_TRACKING_URI=empty_tracker, PREFECT_API_URL="http://team.example:4200/api")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        ended = end(begin(tmp_path, "ui", "--mlflow-port", port, "--prefect-port", port, env=environ))
+    assert (ended.status, ended.err) == (0, "")
+    assert f"MLflow   {empty_tracker} " in ended.out
+    assert "Prefect  http://team.example:4200/runs " in ended.out
+    assert ended.out.endswith("Both are your team's, which ask who you are.\n")
+
+
+class Nothing(BaseHTTPRequestHandler):
+    """A tracking server in which there is nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET  # noqa: N815 - the same
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def empty_tracker() -> Iterator[str]:
+    """The address of a tracking server in which there is nothing."""
+    with HTTPServer(("127.0.0.1", 0), Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def free_ports() -> list[str]:

@@ -354,7 +354,7 @@ def test_chaos_runs_the_trials_that_are_asked_for(ready: Checkout) -> None:
 
 
 def test_ci_runs_what_people_run(checkout: Checkout) -> None:
-    """CI runs `make check`, then `make test`, and stops with the status of the first that fails."""
+    """CI runs `make check`, `make test` and `make test-team`, and stops with the status of the first that fails."""
     shutil.copytree(ROOT / ".ci", checkout.folder / ".ci")
     (checkout.folder / ".venv/bin").mkdir(parents=True)
     checkout.command("python", "echo 'keras 3'\n", folder=checkout.folder / ".venv/bin")
@@ -365,7 +365,7 @@ def test_ci_runs_what_people_run(checkout: Checkout) -> None:
     environment = {"PATH": f"{checkout.commands}:/usr/bin:/bin"}
 
     assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == 0
-    assert checkout.calls() == ["setup", "--version", "check", "test"]
+    assert checkout.calls() == ["setup", "--version", "check", "test", "test-team"]
 
     (checkout.folder / "fails-check").touch()
     assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode != 0

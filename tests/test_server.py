@@ -26,8 +26,9 @@ import httpx
 import pytest
 
 from flows import environment, server
-from flows.server import ServerLost, ServerProblem
+from flows.server import ServerLost, ServerProblem, ServerRefused
 from tasks import durable
+from tests.trackers import Proxy
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -439,6 +440,49 @@ def test_a_teams_server_is_used_and_left_alone(
             running.wait_ready()
     assert os.environ["PREFECT_API_URL"] == url
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("word", "received"),
+    [
+        (None, "no PREFECT_API_AUTH_STRING"),
+        ("ada:not the word", "a PREFECT_API_AUTH_STRING that is not the server's"),
+    ],
+)
+def test_a_teams_server_that_does_not_let_us_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str | None, received: str
+) -> None:
+    """It is told at once, in a line that does not repeat the word; nothing is imported for it, and nothing started."""
+    if word:
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", word)
+    else:
+        monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+    with Proxy(0, lambda what: "401" if what == "GET /api/admin/version" else "pass") as guarded:
+        monkeypatch.setenv("PREFECT_API_URL", f"{guarded.url}/api")
+        with pytest.raises(ServerRefused) as refused:
+            server.start(tmp_path)
+    assert str(refused.value) == (
+        f"PREFECT_API_URL is {guarded.url}/api, which does not let us in (401): received {received}; set it to the"
+        " server's user:password, or unset PREFECT_API_URL to use a server of our own."
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("url", "received"),
+    [
+        ("http://ada:secret@127.0.0.1:1/api", "an address with a password in it"),
+        ("team:4200", "'team:4200'"),
+    ],
+)
+def test_an_address_that_prefect_cannot_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, received: str
+) -> None:
+    """A password in it would be repeated in Prefect's logs; what is no address would fail in the midst of a run."""
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(ServerRefused, match=f"^PREFECT_API_URL is {received}; expected http") as refused:
+        server.start(tmp_path)
+    assert "secret" not in str(refused.value)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tasks.tracking.files import stored_file
 from tasks.tracking.manifest import Fault, check_tree, in_words
 from tasks.tracking.registry import CHOSEN, DECLARED, REGISTERED, registered_version
 from tasks.tracking.runs import KIND, RUN_KEY, STUDY
-from tasks.tracking.store import taken_as_ours
+from tasks.tracking.store import require_artifacts_reached, taken_as_ours
 
 RESULTS = "results.csv"
 """The artifact of the study run that holds the table of results."""
@@ -71,10 +71,15 @@ class StoredAnswer:
 
 
 def finished_study_run(client: MlflowClient, study_name: str, run_key: str) -> Run | None:
-    """The study run of a run key if it is FINISHED: the study is then answered already."""
+    """The study run of a run key if it is FINISHED: the study is then answered already.
+
+    Raises:
+        TrackingError: if its artifacts are kept behind a server that the client goes around.
+    """
     experiment = client.get_experiment_by_name(study_name)
     if experiment is None or experiment.lifecycle_stage != "active":
         return None
+    require_artifacts_reached(client, study_name, experiment.artifact_location)
     query = f"tags.`{RUN_KEY}` = '{run_key}' AND tags.`{KIND}` = 'study' AND attributes.status = 'FINISHED'"
     runs = client.search_runs([experiment.experiment_id], query, max_results=1)
     return runs[0] if runs else None

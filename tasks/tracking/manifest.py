@@ -19,8 +19,10 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 
 from tasks.tracking.files import ARTIFACT, local_path, read_below, stored_file
+from tasks.tracking.histories import History, histories
 from tasks.tracking.runs import (
     DIGEST,
+    PAGE,
     RUN_KEY,
     STUDY_RUN,
     Identity,
@@ -108,9 +110,13 @@ def check_tree(client: MlflowClient, study_run: Run, *, files: bool = True) -> l
     models: dict[str, dict[str, LoggedModel]] = defaultdict(dict)
     for model in search_models(client, study_run.info.experiment_id, ids):
         models[model.source_run_id][model.name] = model
-    for who, run in runs.items():
-        if entry := listed.get(_key(who)):
-            faults += _Checked(client, run, models[run.info.run_id], files=files).faults(entry)
+    checked = [run for who, run in runs.items() if _key(who) in listed]
+    for start in range(0, len(checked), PAGE):  # not all points of a large study at once
+        some = checked[start : start + PAGE]
+        points = histories(client, some)
+        for run in some:
+            entry = listed[_key(identity(run))]
+            faults += _Checked(run, points[run.info.run_id], models[run.info.run_id], files=files).faults(entry)
     return faults
 
 
@@ -161,8 +167,8 @@ def damaged_files(model: LoggedModel) -> list[str]:
 class _Checked:
     """One run and its models, to be compared with the manifest's entry."""
 
-    client: MlflowClient
     run: Run
+    points: History
     models: Mapping[str, LoggedModel]
     files: bool
 
@@ -180,9 +186,7 @@ class _Checked:
             yield from self._faults_of_artifact(path)
 
     def _series(self, name: str) -> Series:
-        if name not in self.run.data.metrics:
-            return {}
-        return {point.step: point.value for point in self.client.get_metric_history(self.run.info.run_id, name)}
+        return {point.step: point.value for point in self.points.get(name, ())}
 
     def _latest_is(self, name: str, series: Series) -> bool:
         """Whether the value that tables and searches see is that of the last step."""

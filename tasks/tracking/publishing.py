@@ -40,6 +40,7 @@ from mlflow.types import Schema, TensorSpec
 
 from tasks import durable
 from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, send_artifact, write_all
+from tasks.tracking.histories import History, histories
 from tasks.tracking.manifest import FILES, MANIFEST, Content, damaged_files, manifest
 from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, models_of
 from tasks.tracking.store import TrackingError, failures_in_one_line
@@ -276,24 +277,15 @@ class Publisher:
         for some in _batches(unread, PAGE):
             names = ", ".join(f"'{run_id}'" for run_id in some)
             query = f"attributes.run_id IN ({names})"
-            for run in self.client.search_runs([self.tree.experiment_id], query, max_results=PAGE):
-                self._held[run.info.run_id] = self._read(run)
+            runs = list(self.client.search_runs([self.tree.experiment_id], query, max_results=PAGE))
+            points = histories(self.client, runs)
+            self._held |= {run.info.run_id: _held(run, points[run.info.run_id]) for run in runs}
         for run_id in unread:
             if run_id not in self._held:
                 raise TrackingError(
                     f"run {run_id} is not in experiment {self.tree.experiment_id}: somebody deleted it;"
                     " run again, and it is made anew."
                 )
-
-    def _read(self, run: Run) -> _Held:
-        held = _Held(tags=dict(run.data.tags), place=run.info.artifact_uri)
-        for key in run.data.metrics:
-            for metric in self.client.get_metric_history(run.info.run_id, key):
-                held.points[key, metric.step] = (metric.value, metric.timestamp)
-        held.outputs.update(_outputs(run))
-        if run.inputs:
-            held.datasets.update((used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs)
-        return held
 
     def _learn_models(self, run_ids: Iterable[str]) -> None:
         unread = [run_id for run_id in run_ids if run_id not in self._models]
@@ -451,6 +443,15 @@ def _parent(path: str) -> str | None:
     """The folder of an artifact, as MLflow wants it said."""
     parent = PurePosixPath(path).parent
     return None if parent == PurePosixPath() else str(parent)
+
+
+def _held(run: Run, history: History) -> _Held:
+    held = _Held(tags=dict(run.data.tags), place=run.info.artifact_uri, outputs=_outputs(run))
+    for key, metrics in history.items():
+        held.points |= {(key, metric.step): (metric.value, metric.timestamp) for metric in metrics}
+    if run.inputs:
+        held.datasets.update((used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs)
+    return held
 
 
 def _outputs(run: Run) -> set[str]:

@@ -28,10 +28,12 @@ from tasks import owners
 from tasks.tracking.store import (
     TrackingError,
     artifact_root,
+    artifacts_of,
     database_path,
     failures_in_one_line,
     file_of,
     is_remote,
+    require_artifacts_reached,
 )
 from tasks.tracking.views import VIEW_TAG, arms_view
 
@@ -380,6 +382,7 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
             f"the experiment {study.name!r} has been deleted; bring it back with"
             f" `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or rename the study."
         )
+    require_artifacts_reached(client, study.name, experiment.artifact_location)
     _require_artifacts_here(client, study, experiment.artifact_location, root)
     if VIEW_TAG not in experiment.tags:
         client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, _view(study, experiment.creation_time or 0))
@@ -405,7 +408,7 @@ def _require_artifacts_here(client: MlflowClient, study: Study, location: str, r
 
 def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
     # Names of studies are safe in a path. The kind keeps the UI from asking what sort of experiment this is.
-    location = None if is_remote(client) else (artifact_root(root) / study.name).as_uri()
+    location = None if is_remote(client) else artifacts_of(study.name, root)
     tags = {
         "mlflow.experimentKind": "custom_model_development",
         VIEW_TAG: _view(study, int(time.time() * 1000)),

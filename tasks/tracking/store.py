@@ -19,7 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -46,6 +46,9 @@ _NOISY_LOGGERS = ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils
 
 PROBE_SECONDS = 5.0
 """How long to wait for a server's sign of life."""
+
+
+UNAUTHENTICATED, FORBIDDEN = 401, 403
 
 
 class TrackingError(RuntimeError):
@@ -93,6 +96,18 @@ def database_path(root: Path) -> Path:
 def artifact_root(root: Path) -> Path:
     """The folder of artifacts and models when the store is a database that this process opens itself."""
     return root.absolute() / "mlruns" / "artifacts"
+
+
+def artifacts_of(experiment: str, root: Path) -> str:
+    """Where the artifacts of a new experiment go, as a URI, when this process opens the database itself.
+
+    Below ``root`` if that is a file; of a database server, which others use as well, below what MLflow's servers take
+    for it, ``MLFLOW_DEFAULT_ARTIFACT_ROOT``.
+    """
+    place = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
+    if not place or store_uri(root).startswith("sqlite:"):
+        return (artifact_root(root) / experiment).as_uri()
+    return f"{place if '://' in place else Path(place).absolute().as_uri()}/{experiment}"
 
 
 def file_of(root: Path) -> Path:
@@ -173,7 +188,12 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
             words = f"the disk of the tracking store is full ({_reason(error)})"
             raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
         if away := absence(error):
-            raise TrackerAway(f"the tracking store {_shown(uri)} {away}") from error
+            raise TrackerAway(f"the tracking store {shown(uri)} {away}") from error
+        if isinstance(error, MlflowException) and error.get_http_status_code() == FORBIDDEN:
+            raise TrackingError(
+                f"{doing} failed: our account may not do that at {shown(uri)} ({FORBIDDEN}); ask who runs the server"
+                " for the permission EDIT there, or rename the study."
+            ) from error
         remedy = "mend it and run again, and it goes on there."
         raise TrackingError(
             f"{doing} failed: {_reason(error)}; {FROM_RESULTS if 'malformed' in str(error) else remedy}"
@@ -224,6 +244,25 @@ def is_remote(client: MlflowClient) -> bool:
     return client.tracking_uri.startswith(("http://", "https://"))
 
 
+def require_artifacts_reached(client: MlflowClient, experiment: str, location: str) -> None:
+    """Refuse to work around the server that hands out an experiment's artifacts.
+
+    Args:
+        client: the store.
+        experiment: its name.
+        location: where it keeps its artifacts.
+
+    Raises:
+        TrackingError: if they go through a server, and the client has opened that server's database.
+    """
+    if location.startswith("mlflow-artifacts:") and not is_remote(client):
+        # MLflow would fail later, with the whole address of the database, password included.
+        raise TrackingError(
+            f"the artifacts of {experiment!r} go through a tracking server, and MLFLOW_TRACKING_URI names its database;"
+            " name the server there, http(s)://…, or rename the study."
+        )
+
+
 def _sqlite_uri(path: Path) -> str:
     # Only what SQLAlchemy would misread is escaped: MLflow makes a folder of the URI's text as it stands.
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
@@ -261,14 +300,20 @@ def _open_remote(uri: str) -> MlflowClient:
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             _probe(client)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        shown = _shown(uri)
+        name = shown(uri)
         if away := absence(error):
-            raise TrackerAway(f"the tracking store {shown} {away}") from None
-        reason = str(error).replace(uri, shown).splitlines()[0]
-        raise TrackingError(
-            f"the tracking store {shown} cannot be used ({reason[:200]});"
-            " correct or unset MLFLOW_TRACKING_URI, or who you are there."
-        ) from None
+            raise TrackerAway(f"the tracking store {name} {away}") from None
+        if isinstance(error, MlflowException) and error.get_http_status_code() == UNAUTHENTICATED:
+            raise TrackingError(
+                f"the tracking store {name} does not let us in ({UNAUTHENTICATED}): received {_whom(uri)}; set"
+                " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account there, or unset"
+                " MLFLOW_TRACKING_URI."
+            ) from None
+        reason = str(error).replace(uri, name).splitlines()[0]
+        remedy = "correct or unset MLFLOW_TRACKING_URI, or who you are there."
+        if isinstance(error, ImportError):  # what SQLAlchemy takes for the driver changes with its version
+            remedy = "install that, or name the driver that is there, as in postgresql+psycopg2://."
+        raise TrackingError(f"the tracking store {name} cannot be used ({reason[:200]}); {remedy}") from None
     return client
 
 
@@ -285,9 +330,27 @@ def _probe(client: MlflowClient) -> None:
     http_request_safe(creds, path, "GET", params=small, max_retries=0, timeout=PROBE_SECONDS)
 
 
-def _shown(uri: str) -> str:
-    """A store as messages name it: the file, or the address without a password."""
-    return str(_path_of(uri)) if uri.startswith("sqlite:") else re.sub(r"(?<=://)[^/]*@", "", uri)
+def _whom(uri: str) -> str:
+    """Whom a server was told that we are, without what proves it."""
+    from mlflow.utils.credentials import get_default_host_creds
+
+    creds = get_default_host_creds(uri)
+    if creds.token:
+        return "a token"
+    name = creds.username or urlsplit(uri).username
+    return f"the user {name[:80]!r}" if name else "no user name"
+
+
+def shown(uri: str) -> str:
+    """A store as people may see it: the file, or the address without a password.
+
+    Example:
+        >>> shown("postgresql://ada:secret@db.example/runs")
+        'postgresql://db.example/runs'
+    """
+    if uri.startswith("sqlite:"):
+        return str(_path_of(uri))
+    return re.sub(r"(?<=://)[^/]*@", "", uri).partition("?")[0]
 
 
 def _require_writable(database: Path, artifacts: Path) -> None:

@@ -20,6 +20,7 @@ from layerwise.study import StudyError
 from layerwise.study.reading import document_of
 from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, stored_file, stored_table, stored_verdicts, table_of
 from tasks.tracking.files import send_artifact
+from tasks.tracking.histories import History, histories
 from tasks.tracking.publishing import ARTIFACT, DEPTH
 from tasks.tracking.runs import (
     ARM,
@@ -195,7 +196,8 @@ def read_seed_runs(client: MlflowClient, run: Run) -> dict[tuple[str, int], Seed
     with failures_in_one_line(f"reading the seeds' runs of {run.data.tags[STUDY]}", client.tracking_uri):
         experiment, runs = run.info.experiment_id, tree_runs(client, run.info.experiment_id, run.data.tags[RUN_KEY])
         of_seeds = {one.info.run_id: one for one in runs if identity(one)[0] == "seed"}
-        found = {run_id: SeedRun(_scores(client, one), {}) for run_id, one in of_seeds.items()}
+        points = histories(client, list(of_seeds.values()))
+        found = {run_id: SeedRun(_scores(points[run_id]), {}) for run_id in of_seeds}
         with taken_as_ours(f"what the seeds' runs of {run.data.tags[STUDY]} hold"):
             for model in search_models(client, experiment, list(of_seeds)):
                 if model.status == "READY":
@@ -226,9 +228,8 @@ def append_record(client: MlflowClient, run: Run, path: str, content: str, tags:
         client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in (vouching | tags).items()])
 
 
-def _scores(client: MlflowClient, run: Run) -> dict[tuple[str, int], float]:
-    histories = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
-    return {(point.key, point.step): point.value for history in histories for point in history}
+def _scores(history: History) -> dict[tuple[str, int], float]:
+    return {(key, point.step): point.value for key, points in history.items() for point in points}
 
 
 def _document(client: MlflowClient, run: Run) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import pytest
 
 from layerwise.study import Study
 from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer, stored_file
+from tasks.tracking.histories import histories
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.registry import Candidate, register, registered_version
-from tasks.tracking.runs import close_runs, open_runs
+from tasks.tracking.runs import close_runs, open_runs, tree_runs
 from tasks.tracking.store import TrackerAway, TrackingError, open_store
 from tasks.tracking.templates import ModelFolder
 from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
@@ -132,6 +133,35 @@ def test_a_run_on_a_server_is_read_back_and_gets_records(
         append_record(client, after, "reproductions/now.json", "[]", {})
 
 
+def test_a_tree_is_read_from_a_server_in_few_requests(
+    server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every point of thirty runs comes in two requests a metric, the same as asked one by one, doubles included."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    asked, client = small(name="histories", seeds=30), open_store(root)
+    tree = open_runs(client, asked, run_key=asked.digest(), repeat="", seeds=range(30), provenance={}, root=root)
+    publisher = Publisher(client, tree)
+    for seed in range(30):
+        keys = ("test_loss", "live_units") if seed else ("test_loss",)
+        publisher.metrics(
+            tree.seed_run("greedy", seed), [Point(key, seed / 7, depth, 9) for key in keys for depth in (1, 2)]
+        )
+    client.log_metric(tree.seed_run("greedy", 3), "test_loss", 1e300, timestamp=10, step=2)
+    runs = tree_runs(client, tree.experiment_id, tree.run_key)
+    with Proxy(server.port) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.url)
+        found = histories(open_store(root), runs)
+        assert proxy.seen == 1 + 2 * 2, "one to open the store"
+    for run in runs:
+        for key in run.data.metrics:
+            own = [(point.value, point.step, point.timestamp) for point in found[run.info.run_id][key]]
+            assert sorted(own) == sorted(
+                (point.value, point.step, point.timestamp) for point in client.get_metric_history(run.info.run_id, key)
+            )
+        assert set(found[run.info.run_id]) == set(run.data.metrics)
+    assert sum(len(points) for history in found.values() for points in history.values()) == 2 * 30 + 2 * 29 + 1
+
+
 def test_a_network_is_registered_on_a_server(
     server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +190,19 @@ def test_a_network_is_registered_on_a_server(
     assert register(client, tree, candidate, study=study.name) == "2"
     assert "mlflow.modelVersions" in client.get_logged_model(logged.model_id).tags
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_account_that_may_not_write_is_told(server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may read a study and not add to it is told so in one line, and is not taken for a server that is away."""
+    with Proxy(server.port, lambda what: "403" if what.endswith("runs/create") else "pass") as guarded:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.url)
+        with pytest.raises(TrackingError) as refused:
+            publish(root, small(name="forbidden", seeds=len(SEEDS)))
+    assert type(refused.value) is TrackingError
+    assert str(refused.value) == (
+        f"opening the runs of 'forbidden' failed: our account may not do that at {guarded.url} (403); ask who runs the"
+        " server for the permission EDIT there, or rename the study."
+    )
 
 
 ONE, LONG = 1, 3

@@ -24,12 +24,13 @@ from tasks.tracking.store import (
     TrackingError,
     _on_network,
     _revisions,
-    _shown,
     answers,
     artifact_root,
+    artifacts_of,
     database_path,
     failures_in_one_line,
     open_store,
+    shown,
     store_uri,
 )
 from tests.trackers import Proxy, unused_port
@@ -290,7 +291,7 @@ def test_a_connection_that_breaks_is_an_absence(root, monkeypatch):
         assert away(root).startswith("does not answer (")
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("status", [400, 403, 404])
 def test_a_server_that_refuses_is_not_away(root, monkeypatch, status):
     """Wrong credentials, or an address where something else lives, would be refused again."""
     with Proxy(0, lambda _: str(status)) as server:
@@ -300,6 +301,51 @@ def test_a_server_that_refuses_is_not_away(root, monkeypatch, status):
         assert f" failed with error code {status} != 200." in line
         assert line.endswith("; correct or unset MLFLOW_TRACKING_URI, or who you are there.")
         assert answers(root)
+
+
+@pytest.mark.parametrize(
+    ("user", "word", "received"),
+    [
+        (None, None, "no user name"),
+        ("ada", "not her word", "the user 'ada'"),
+        (None, "in the address", "the user 'bob'"),
+    ],
+)
+def test_a_server_that_does_not_let_us_in_is_told(root, monkeypatch, user, word, received):
+    """The line says as whom we came, and what to set; never what proves it."""
+    for name, value in (("MLFLOW_TRACKING_USERNAME", user), ("MLFLOW_TRACKING_PASSWORD", user and word)):
+        if value:
+            monkeypatch.setenv(name, value)
+    with Proxy(0, lambda _: "401") as server:
+        address = server.url if user or not word else server.url.replace("://", "://bob:in%20the%20address@")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert refusal(root) == (
+            f"the tracking store {server.url} does not let us in (401): received {received}; set"
+            " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account there, or unset MLFLOW_TRACKING_URI."
+        )
+        assert answers(root)
+
+
+def test_a_driver_that_is_missing_is_named(root, monkeypatch):
+    """Which driver an address means changes with SQLAlchemy; the line says what to write instead, and no password."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://ada:secret@127.0.0.1:1/runs")
+    assert refusal(root) == (
+        "the tracking store postgresql+pg8000://127.0.0.1:1/runs cannot be used (No module named 'pg8000'); install"
+        " that, or name the driver that is there, as in postgresql+psycopg2://."
+    )
+
+
+def test_artifacts_of_a_database_that_others_use_go_where_all_reach_them(root, monkeypatch):
+    """Of a database server they go below the address for them, if there is one; of a file of one's own never."""
+    own = (root / "mlruns/artifacts/blobs").as_uri()
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "file:///srv/shared")
+    assert artifacts_of("blobs", root) == own
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://db.example/runs")
+    assert artifacts_of("blobs", root) == "file:///srv/shared/blobs"
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "/srv/shared")
+    assert artifacts_of("blobs", root) == "file:///srv/shared/blobs"
+    monkeypatch.delenv("MLFLOW_DEFAULT_ARTIFACT_ROOT")
+    assert artifacts_of("blobs", root) == own
 
 
 def test_a_locked_store_is_away(root, empty_store, monkeypatch):
@@ -316,8 +362,9 @@ def test_a_locked_store_is_away(root, empty_store, monkeypatch):
 
 def test_passwords_are_not_shown():
     """What is said about a store names its place and not who uses it."""
-    assert _shown("postgresql://ada:secret@db.example:5432/runs") == "postgresql://db.example:5432/runs"
-    assert _shown("sqlite:////srv/lab/mlflow.db") == "/srv/lab/mlflow.db"
+    assert shown("postgresql://ada:secret@db.example:5432/runs") == "postgresql://db.example:5432/runs"
+    assert shown("postgresql://db.example/runs?user=ada&password=secret") == "postgresql://db.example/runs"
+    assert shown("sqlite:////srv/lab/mlflow.db") == "/srv/lab/mlflow.db"
 
 
 @pytest.mark.parametrize("uri", ["file:///srv/mlruns", "/srv/mlruns", "databricks"])
