@@ -6,7 +6,7 @@ whose process is gone, and says that they crashed.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from prefect import tags
@@ -30,7 +30,7 @@ from tasks import owners
 PROCESS = "process "
 """What the tag begins with that names a flow run's process."""
 
-FLOWS = ["study", "pilot"]
+FLOWS = ["study", "pilot", "scheduled"]
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
 
 
@@ -39,6 +39,11 @@ def owned() -> Generator[None]:
     """Flow runs that begin while the body runs carry this process's name."""
     with tags(f"{PROCESS}{owners.this_process()}"):
         yield
+
+
+def signed(tags_before: Iterable[str]) -> list[str]:
+    """The tags of a flow run that this process has taken over."""
+    return [*(tag for tag in tags_before if not tag.startswith(PROCESS)), f"{PROCESS}{owners.this_process()}"]
 
 
 def close_crashed() -> list[str]:

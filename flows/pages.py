@@ -30,15 +30,6 @@ READY_WITHIN = 120.0
 LINKS = 5
 """Studies whose runs are linked when the pages open, the latest first."""
 
-PREFECT_PAGE = {
-    # Where the page finds its API: on its own port, whichever that is and through whatever tunnel it is seen.
-    # Without this the page calls port 4200.
-    "PREFECT_SERVER_UI_API_URL": "/api",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    # The second edition of the page asks an analytics company for its configuration whatever the settings say.
-    "PREFECT_SERVER_UI_V2_ENABLED": "false",
-}
-
 
 class PageProblem(RuntimeError):
     """A page cannot be served; one line: received, expected, remedy."""
@@ -79,7 +70,7 @@ def _serve(root: Path, mlflow_port: int, prefect_port: int) -> int:
         return _refuse(str(error))
     with (
         _running("mlflow", _mlflow_command(root, mlflow_port), root, {}) as mlflow,
-        _running("prefect", _prefect_command(prefect_port), root, PREFECT_PAGE) as prefect,
+        _running("prefect", _prefect_command(prefect_port), root, environment.PREFECT_PAGE) as prefect,
     ):
         _wait(mlflow, f"http://127.0.0.1:{mlflow_port}/health", root)
         _wait(prefect, f"http://127.0.0.1:{prefect_port}/api/health", root)

@@ -77,7 +77,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         imported.announce(path)
     try:
         with claim(root, study.digest(repeat)):
-            answer = _answer(study, repeat, root, console)
+            answer = answer_study(study, repeat, root, console)
     except Busy as busy:
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
@@ -86,7 +86,13 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
-def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
+def answer_study(study: Study, repeat: str, root: Path, console: Console) -> Answer:
+    """Answer a study whose run this process has claimed: from MLflow if it is finished, else by training.
+
+    Raises:
+        Unanswered: if the store, Prefect's server or the flow fails.
+        StudyError: if the data are not what the study needs.
+    """
     from tasks.tracking.store import is_new
 
     # Nothing can be finished in a store that is not there, so the server may start while MLflow makes one.

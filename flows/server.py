@@ -155,6 +155,54 @@ class Server:
         self.stop()
 
 
+class LastingServer(Server):
+    """The server that schedules run on, on a port of its choice; when it ends, :meth:`revive` starts it again.
+
+    The parent keeps the port. Whoever calls while no server is there waits until the next one answers.
+    """
+
+    def __init__(self, root: Path, port: int) -> None:
+        from flows import environment
+
+        log = environment.prefect_home(root) / "schedule-server.log"
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._listener.bind(("127.0.0.1", port))
+            self._listener.listen()
+        except OSError:
+            self._listener.close()
+            raise ServerProblem(
+                f"port {port} is taken; choose another with --prefect-port, or stop what uses it."
+            ) from None
+        self.login_file = environment.prefect_home(root) / "login"
+        self.login = _lasting_login(self.login_file)
+        self._environ = environment.lasting_server_environment(root) | {SERVER_LOGIN: self.login}
+        super().__init__(f"http://127.0.0.1:{port}/api", log)
+        self.revive()
+        _name_to_clients(self.url, self.login)
+
+    def revive(self) -> bool:
+        """Start the server if it is not there; returns whether that was so."""
+        if self._process is not None and self._process.poll() is None:
+            return False
+        with (self._log or Path(os.devnull)).open("ab") as output:
+            self._process = _spawn(self._listener, output, self._environ)
+        return True
+
+    def stop(self) -> None:
+        """End the server, and let go of the port."""
+        super().stop()
+        self._listener.close()
+
+
+def _lasting_login(file: Path) -> str:
+    """The word for a server that lasts, which a browser should not have to be told anew; nobody else may read it."""
+    with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(f"layerwise:{secrets.token_urlsafe(24)}")
+    return file.read_text()
+
+
 def start(root: Path) -> Server:
     """Start the server of ``root`` and return at once; ``PREFECT_API_URL`` names it from here on.
 
@@ -301,6 +349,20 @@ def _one_at_a_time(config: "uvicorn.Config", lock: Path) -> "uvicorn.Server":
     return OneAtATime(config)
 
 
+def _let_schedule() -> None:
+    """Have Prefect's scheduler store the runs that it plans.
+
+    Prefect 3.8.8 hands SQLAlchemy a planned run with its state, which is no column. SQLAlchemy 2.0 passes over it,
+    and 2.1 refuses it, so that nothing is ever scheduled. To go when Prefect does without.
+    """
+    from prefect.server.database.orm_models import FlowRun
+
+    def passed_over(_: type, values: dict[str, object], __: object) -> None:
+        del values["state"]
+
+    FlowRun.__mapper__.all_orm_descriptors["state"].bulk_dml_setter = passed_over  # ty: ignore[unresolved-attribute]
+
+
 def _serve(listener: socket.socket) -> None:
     """The child's whole life."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -308,6 +370,7 @@ def _serve(listener: socket.socket) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    _let_schedule()
     gc.freeze()
     gc.enable()
     config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on")
