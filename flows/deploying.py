@@ -21,8 +21,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateName,
 )
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun, StateType
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture, ResourceSpecification
@@ -32,7 +33,7 @@ from prefect.states import Cancelled
 
 from flows.crashed import close_crashed
 from flows.schedules import Entry, Scheduled
-from flows.slot import FLOW, run_slot
+from flows.slot import FLOW, SEPARATOR, repeat_name, run_slot
 from layerwise.study import StudyError
 
 TAG = "layerwise"
@@ -49,6 +50,12 @@ ZOMBIES = "Layerwise: a run that says nothing any more has crashed"
 
 FAILURES = "Layerwise: tell of failures of "
 """What the name of an automation begins with that calls an address; the deployment's name follows."""
+
+AROUND = timedelta(hours=1)
+"""How far from now slots are looked at that are planned, or were cancelled."""
+
+LIMIT_REACHED = "Deployment concurrency limit reached."
+"""What Prefect says of a run that it cancels for another."""
 
 TOLD = """{
   "text": {{ (flow_run.name ~ ": " ~ flow_run.state.name ~ ". " ~ (flow_run.state.message or "")) | tojson }},
@@ -134,22 +141,54 @@ def skip_missed() -> list[str]:
     """
     said = [f"{name} had crashed: marked. Retry it on its page, and it goes on." for name in close_crashed()]
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
-            flow_run_filter=FlowRunFilter(
-                expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
-                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Scheduled", "Late"])),
-            ),
-        ):
-            due = f"{run.expected_start_time:%Y-%m-%d %H:%M} UTC"
-            message = f"Missed: it was due at {due}, and nothing served its schedule then."
-            client.set_flow_run_state(run.id, Cancelled(name="Skipped", message=message), force=True)
-            said.append(f"skipped: a run of {_deployment_name(client, run.deployment_id)} that was due at {due}.")
+        late = _slots(client, datetime.now(UTC), ["Scheduled", "Late"])
+        for run in (run for run in late if run.auto_scheduled):
+            name = _name(run)
+            _skip(client, run, f"Missed: it was due at {_due(run)}, and nothing served its schedule then.")
+            said.append(f"skipped: {name}, which was due at {_due(run)}, when nothing served its schedule.")
     return said
 
 
-def _deployment_name(client: SyncPrefectClient, deployment_id: UUID | None) -> str:
-    return "a deployment that is gone" if deployment_id is None else client.read_deployment(deployment_id).name
+def tidy() -> list[str]:
+    """Name planned slots by study and time, and say of those that Prefect cancelled why; a line for each of these."""
+    said = []
+    with get_client(sync_client=True) as client:
+        now = datetime.now(UTC)
+        for run in _slots(client, now + AROUND, ["Scheduled", "Late", "Cancelled"], after=now - AROUND):
+            if SEPARATOR not in run.name:
+                client.set_flow_run_name(run.id, _name(run))
+            if run.state is not None and run.state.message == LIMIT_REACHED:
+                _skip(client, run, f"Skipped: at {_due(run)} another run of it was still at work.")
+                said.append(f"skipped: {_name(run)}, for another run of it was still at work.")
+    return said
+
+
+def _slots(
+    client: SyncPrefectClient, before: datetime, states: list[str], *, after: datetime | None = None
+) -> list[FlowRun]:
+    """Slots that are due between two times and are in one of some states, the latest first."""
+    return client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+        flow_run_filter=FlowRunFilter(
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=before, after_=after),
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=states)),
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+    )
+
+
+def _skip(client: SyncPrefectClient, run: FlowRun, reason: str) -> None:
+    client.set_flow_run_state(run.id, Cancelled(name="Skipped", message=reason), force=True)
+
+
+def _due(run: FlowRun) -> str:
+    return f"{run.expected_start_time:%Y-%m-%d %H:%M} UTC"
+
+
+def _name(run: FlowRun) -> str:
+    """What a slot is called once it runs."""
+    study = run.parameters.get("study", {}).get("name", "")
+    return f"{study}{SEPARATOR}{run.parameters.get('repeat') or repeat_name(run.expected_start_time)}"
 
 
 def pause_others(kept: Iterable[UUID]) -> list[str]:

@@ -32,8 +32,8 @@ LOCK = "schedule"
 POLL_SECONDS = 5.0
 """How often it is asked which slots are due."""
 
-LOOK_SECONDS = 1.0
-"""How often it is looked whether the server is there."""
+LOOK_SECONDS = 5.0
+"""How often it is looked whether the server is there, and its pages are in order."""
 
 
 def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, root: Path) -> int:
@@ -112,28 +112,33 @@ def _serve(asked: Sequence[Scheduled], port: int, root: Path, console: Console) 
 
 @contextmanager
 def _server(root: Path, port: int, console: Console) -> Generator[Server]:
-    """The team's server, or one of our own that is started again whenever it ends."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        server = Server(url)
+    """The team's server, or one of our own, looked after while the body runs."""
+    url, over = os.environ.get("PREFECT_API_URL"), threading.Event()
+    with Server(url) if url else LastingServer(root, port) as server:
         server.wait_ready()
-        yield server
-        return
-    server, over = LastingServer(root, port), threading.Event()
-
-    def look_after() -> None:
-        while not over.wait(LOOK_SECONDS):
-            if server.revive():
-                say(f"{_now()} Prefect's server had ended, and is started again.", console)
-
-    with server:
-        server.wait_ready()
-        keeper = threading.Thread(target=look_after, name="Prefect's server", daemon=True)
-        keeper.start()
+        keeper = threading.Thread(target=_keep, args=(server, over, console), name="keeper", daemon=True)
         try:
+            keeper.start()
             yield server
         finally:
             over.set()
             keeper.join()
+
+
+def _keep(server: Server, over: threading.Event, console: Console) -> None:
+    """Start our own server again whenever it ends, and keep its pages tidy."""
+    import httpx
+
+    from flows import deploying
+
+    while not over.wait(LOOK_SECONDS):
+        if isinstance(server, LastingServer) and server.revive():
+            say(f"{_now()} Prefect's server had ended, and is started again.", console)
+        try:
+            for line in deploying.tidy():
+                say(f"{_now()} {line}", console)
+        except (httpx.HTTPError, RuntimeError):  # it is away for a moment
+            continue
 
 
 def _say_what(asked: Sequence[Scheduled], console: Console) -> None:

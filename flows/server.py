@@ -360,7 +360,7 @@ def _let_schedule() -> None:
     def passed_over(_: type, values: dict[str, object], __: object) -> None:
         del values["state"]
 
-    FlowRun.__mapper__.all_orm_descriptors["state"].bulk_dml_setter = passed_over  # ty: ignore[unresolved-attribute]
+    FlowRun.__mapper__.all_orm_descriptors["state"].bulk_dml_setter = passed_over  # ty: ignore[missing-attribute]
 
 
 def _serve(listener: socket.socket) -> None:

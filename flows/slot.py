@@ -6,7 +6,7 @@ trains; and one that was killed goes on where it stopped, whether it is retried 
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +27,28 @@ if TYPE_CHECKING:
 
 FLOW = "scheduled"
 
+SEPARATOR = " · "
+"""What stands between study and repeat in the name of a run."""
+
 
 def _flow_run_name() -> str:
     asked = flow_run.parameters
-    return f"{asked['study'].name} · {asked.get('repeat') or slot_name()}"
+    return f"{asked['study'].name}{SEPARATOR}{asked.get('repeat') or _slot()}"
 
 
-def slot_name() -> str:
-    """The name of this slot's repeat: when it was to begin, in UTC; a retry of it has the same."""
-    return f"{flow_run.scheduled_start_time.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+def _slot() -> str:
+    """The name of this slot's repeat; a retry of it has the same."""
+    return repeat_name(flow_run.scheduled_start_time)
+
+
+def repeat_name(due: datetime | None) -> str:
+    """The name of the repeat of a slot that is due at a time.
+
+    Example:
+        >>> repeat_name(datetime(2026, 11, 26, 3, tzinfo=UTC))
+        '20261126T030000Z'
+    """
+    return f"{(due or datetime.now(UTC)).astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 @flow(name=FLOW, flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
@@ -54,7 +67,7 @@ def run_slot(study: Study, require_claims: bool = False, repeat: str = "", folde
     from flows.locks import Busy, claim
     from tasks.tracking.store import TrackingError
 
-    name = repeat or slot_name()
+    name = repeat or _slot()
     _sign()
     try:
         # By the study's name: two forms of a study, or two entries of a file, are not run at once either.
