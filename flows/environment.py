@@ -174,10 +174,16 @@ def server_environment(root: Path) -> dict[str, str]:
     return kept | SETTINGS | SERVER_SETTINGS | {"PREFECT_HOME": str(prefect_home(root))}
 
 
-def lasting_server_environment(root: Path) -> dict[str, str]:
-    """The environment of the Prefect server that schedules run on: as that of a run's own, and lasting."""
+def lasting_server_environment(root: Path, page: str) -> dict[str, str]:
+    """The environment of the Prefect server that schedules run on: as that of a run's own, and lasting.
+
+    Args:
+        root: whose server.
+        page: the address of its pages, for those who are told of a run.
+    """
     ours = server_environment(root)
-    return {name: value for name, value in ours.items() if name not in SERVER_SETTINGS} | LASTING_SERVER_SETTINGS
+    kept = {name: value for name, value in ours.items() if name not in SERVER_SETTINGS}
+    return kept | LASTING_SERVER_SETTINGS | {"PREFECT_UI_URL": page}
 
 
 def prepare_slots() -> None:

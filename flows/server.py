@@ -177,8 +177,9 @@ class LastingServer(Server):
             ) from None
         self.login_file = environment.prefect_home(root) / "login"
         self.login = _lasting_login(self.login_file)
-        self._environ = environment.lasting_server_environment(root) | {SERVER_LOGIN: self.login}
-        super().__init__(f"http://127.0.0.1:{port}/api", log)
+        page = f"http://127.0.0.1:{port}"
+        self._environ = environment.lasting_server_environment(root, page) | {SERVER_LOGIN: self.login}
+        super().__init__(f"{page}/api", log)
         self.revive()
         _name_to_clients(self.url, self.login)
 
@@ -363,6 +364,23 @@ def _let_schedule() -> None:
     FlowRun.__mapper__.all_orm_descriptors["state"].bulk_dml_setter = passed_over  # ty: ignore[missing-attribute]
 
 
+def _let_wait() -> None:
+    """Have transactions of a server with several clients and services wait for one another.
+
+    SQLite refuses at once one that has read and then wants to write when another has written meanwhile. Prefect takes
+    up the event concerned again, and calls for it, for the second time, whoever is to be told. One that says when it
+    begins that it will write has its turn. To go when Prefect's evaluation of triggers does.
+    """
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    begin = AioSqliteConfiguration.begin_transaction
+
+    def begin_to_write(self: object, session: object, with_for_update: bool = True) -> object:  # noqa: ARG001
+        return begin(self, session, with_for_update=True)  # ty: ignore[invalid-argument-type]
+
+    AioSqliteConfiguration.begin_transaction = begin_to_write  # ty: ignore[invalid-assignment]
+
+
 def _serve(listener: socket.socket) -> None:
     """The child's whole life."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -371,6 +389,8 @@ def _serve(listener: socket.socket) -> None:
     from prefect.server.api.server import create_app
 
     _let_schedule()
+    if "PREFECT__SERVER_EPHEMERAL" not in os.environ:
+        _let_wait()
     gc.freeze()
     gc.enable()
     config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on")
