@@ -64,7 +64,9 @@ def _owner(run: FlowRun) -> str:
 
 
 def _close(client: SyncPrefectClient, run: FlowRun) -> None:
-    said = Crashed(message=f"Process {_owner(run)} ended without a word. The next run went on from what it had stored.")
+    said = Crashed(
+        message=f"Process {_owner(run)} ended without a word. Run again, it goes on from what it had stored."
+    )
     for task in client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
         task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY))),

@@ -172,7 +172,7 @@ class LastingServer(Server):
             self._listener.listen()
         except OSError:
             self._listener.close()
-            raise ServerProblem(
+            raise environment.EnvironmentProblem(
                 f"port {port} is taken; choose another with --prefect-port, or stop what uses it."
             ) from None
         self.login_file = environment.prefect_home(root) / "login"

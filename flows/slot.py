@@ -70,13 +70,20 @@ def run_slot(study: Study, require_claims: bool = False, repeat: str = "", folde
     name = repeat or _slot()
     _sign()
     try:
-        # By the study's name: two forms of a study, or two entries of a file, are not run at once either.
-        with claim(root, digest_of({"scheduled": study.name})), claim(root, _own_functions(study, folder).digest(name)):
+        with claim(root, slot_lock(study)), claim(root, _own_functions(study, folder).digest(name)):
             return _judged(study, name, root, require_claims=require_claims)
     except Busy as busy:
         return Cancelled(name="Skipped", message=f"{study.name}: {busy}")
     except (Unanswered, StudyError, TrackingError, environment.EnvironmentProblem) as error:
         return Failed(message=str(error))
+
+
+def slot_lock(study: Study) -> str:
+    """What a slot holds: by the study's name, for two forms of it, or two entries of a file, are not run at once either.
+
+    A run by hand is kept from its own repeat alone, so that a finished study can be asked for its answer meanwhile.
+    """
+    return digest_of({"scheduled": study.name})
 
 
 def _own_functions(study: Study, folder: str) -> Study:

@@ -66,7 +66,7 @@ class Service:
 
     root: Path
     port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     printed: Path
 
     @property

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from mlflow.entities import Run
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
 
 from flows.judging import accept_command, in_markdown, judge_run
+from flows.locks import claim
+from flows.slot import run_slot, slot_lock
 from layerwise import pretraining, streams
-from layerwise.study import Study
+from layerwise.study import Study, parse
 from tasks.tracking.accepted import ACCEPTED, accepted_run
 from tasks.tracking.answers import stored_answer
 from tests.studies import small
-from tests.test_flow import Lab, lab  # noqa: F401 - the fixture
+from tests.test_flow import Lab, fits, lab  # noqa: F401 - the fixtures
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +67,7 @@ def test_the_first_run_is_accepted_and_the_next_is_judged_by_bits(
 ) -> None:
     """With nothing accepted a run is accepted itself, and says so; a second one has the same bits."""
     one = slot("one")
-    lab.client.delete_experiment_tag(one.info.experiment_id, ACCEPTED) if accepted_run(
-        lab.client, one.info.experiment_id
-    ) else None
+    assert accepted_run(lab.client, one.info.experiment_id) is None, "another test came first"
     found = judge_run(lab.client, one)
     assert (found.verdict, found.regressed) == ("FIRST", False)
     assert found.words.startswith("nothing had been accepted, so it is the accepted run now")
@@ -183,3 +187,64 @@ def test_what_is_not_finished_is_not_accepted(
     )
     assert accept_command("judged:nobody", lab.root) == 2
     assert capsys.readouterr().err.startswith("layerwise: no finished run of 'judged:nobody' is tracked here")
+
+
+# --- slots --------------------------------------------------------------------------------------------------
+
+
+def ended(asked: Study, repeat: str, **options: Any) -> State:
+    """How a slot ends that runs in this process."""
+    return run_slot(asked, repeat=repeat, return_state=True, **options)
+
+
+def test_a_slot_ends_as_it_is_judged(
+    lab: Lab,  # noqa: F811
+    first: Run,
+    asked: Study,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slot trains a repeat of its own, judges it, and fails in one line where it is not as accepted."""
+    monkeypatch.setattr(pretraining, "_FEATURES", type(pretraining._FEATURES)())
+    before = set(lab.written())
+    good = ended(asked, "good")
+    assert (good.name, good.message.partition(":")[0]) == ("Completed", "EXACT")
+    assert len(set(lab.written()) - before) == 4, "two stages and their scores, stored under digests of their own"
+    (run,) = lab.runs(asked, "study", "good")
+    assert (run.info.status, run.data.tags["layerwise.judged_against"]) == ("FINISHED", first.info.run_id)
+    monkeypatch.setattr(streams, "generator", shifted)
+    monkeypatch.setattr(pretraining, "_FEATURES", type(pretraining._FEATURES)())
+    bad = ended(asked, "bad")
+    assert (bad.name, "\n" in bad.message) == ("Failed", False)
+    assert "first in add_layer at depth 2" in bad.message
+    with get_client(sync_client=True) as client:
+        (artifact,) = [one for one in client.read_artifacts() if one.description == bad.message]
+    assert artifact.data.startswith("## judged:bad: CHANGED")
+
+
+@pytest.mark.usefixtures("first")
+def test_a_slot_that_ran_is_not_trained_again(lab: Lab, asked: Study, fits: list[str]) -> None:  # noqa: F811
+    """Retried, a slot that had ended trains nothing, and is judged again."""
+    written = lab.written()
+    again = ended(asked, "first")
+    assert (again.name, again.message.partition(":")[0], fits) == ("Completed", "EXACT", [])
+    assert lab.written() == written
+
+
+def test_a_slot_of_a_study_at_work_is_skipped(lab: Lab, asked: Study) -> None:  # noqa: F811
+    """However another run of the study came about, the slot gives way, names who is at work, and has not failed."""
+    with claim(lab.root, slot_lock(asked)):
+        found = ended(asked, "second at once")
+    assert (found.type, found.name) == (StateType.CANCELLED, "Skipped")
+    assert re.fullmatch(r"judged: Process \d+ \(since .*\) works on this run; wait for it, or stop it\.", found.message)
+    assert lab.runs(asked, "study", "second at once") == []
+
+
+@pytest.mark.usefixtures("lab")
+def test_required_claims_fail_a_slot(asked: Study) -> None:
+    """A slot whose claims are not supported fails if they are required, and says which."""
+    claims = {"rises": {"kind": "trend", "arm": "greedy", "metric": "train_accuracy", "direction": "up"}}
+    doubtful = parse({**asked.canonical(), "name": "doubtful", "claims": claims})
+    assert ended(doubtful, "free").name == "Completed"
+    found = ended(doubtful, "strict", require_claims=True)
+    assert found.name == "Failed"
+    assert re.fullmatch(r"claim rises is (undecided|refuted)", found.message)
