@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn, Self
 
@@ -39,6 +40,9 @@ _server_is_gone = threading.Event()
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 5.0
+
+PATIENCE_WITH_EVENTS = timedelta(seconds=20)
+"""How long a lasting server holds an event back for the one that should have come before it."""
 
 
 SERVER_LOGIN, CLIENT_LOGIN = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
@@ -381,6 +385,17 @@ def _let_wait() -> None:
     AioSqliteConfiguration.begin_transaction = begin_to_write  # ty: ignore[invalid-assignment]
 
 
+def _let_catch_up() -> None:
+    """Have automations hear of a slot soon, also where it was planned only just before.
+
+    What happens to a run within five minutes of its planning, Prefect 3.8.8 holds back for a quarter of an hour until
+    it has heard of the planning, of which its scheduler does not tell. To go when it does.
+    """
+    from prefect.server.events.ordering import memory
+
+    memory.PRECEDING_EVENT_LOOKBACK = PATIENCE_WITH_EVENTS
+
+
 def _serve(listener: socket.socket) -> None:
     """The child's whole life."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -391,6 +406,7 @@ def _serve(listener: socket.socket) -> None:
     _let_schedule()
     if "PREFECT__SERVER_EPHEMERAL" not in os.environ:
         _let_wait()
+        _let_catch_up()
     gc.freeze()
     gc.enable()
     config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on")

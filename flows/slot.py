@@ -79,7 +79,7 @@ def run_slot(study: Study, require_claims: bool = False, repeat: str = "", folde
 
 
 def slot_lock(study: Study) -> str:
-    """What a slot holds: by the study's name, for two forms of it, or two entries of a file, are not run at once either.
+    """What a slot holds: a lock of the study's name, so that two forms of it, or two entries of a file, keep apart too.
 
     A run by hand is kept from its own repeat alone, so that a finished study can be asked for its answer meanwhile.
     """
