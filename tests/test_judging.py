@@ -94,6 +94,7 @@ def shifted(seed: int, stream: str, stage: str = "", depth: int = 0) -> np.rando
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(key, "big"))))
 
 
+@pytest.mark.slow
 def test_a_shifted_stream_is_named_by_its_stage(
     lab: Lab,  # noqa: F811
     first: Run,
@@ -104,12 +105,13 @@ def test_a_shifted_stream_is_named_by_its_stage(
     monkeypatch.setattr(streams, "generator", shifted)
     found = judge_run(lab.client, slot("shifted"))
     assert (found.verdict, found.regressed) == ("CHANGED", True)
-    assert "first in add_layer at depth 2 (greedy, seeds 0-9: content " in found.words
+    assert "first in add_layer at depth 2 (greedy, seeds 0-2: content " in found.words
     assert not any(", depth 1: " in line for line in found.findings)
     text = in_markdown(lab.client, lab.client.get_run(first.info.run_id), found)
     assert "### Findings" in text
 
 
+@pytest.mark.slow
 def test_other_versions_are_judged_by_pairs(
     lab: Lab,  # noqa: F811
     first: Run,
@@ -131,6 +133,7 @@ def test_other_versions_are_judged_by_pairs(
     assert accepted_run(lab.client, first.info.experiment_id).info.run_id == first.info.run_id
 
 
+@pytest.mark.slow
 def test_another_form_of_the_study_is_not_passed(lab: Lab, first: Run, asked: Study) -> None:  # noqa: F811
     """A study that was changed cannot be judged by the old one, and says how to accept it."""
     other = asked.model_copy(update={"seeds": 2})
@@ -239,6 +242,7 @@ def test_a_slot_of_a_study_at_work_is_skipped(lab: Lab, asked: Study) -> None:  
     assert lab.runs(asked, "study", "second at once") == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lab")
 def test_required_claims_fail_a_slot(asked: Study) -> None:
     """A slot whose claims are not supported fails if they are required, and says which."""
