@@ -14,6 +14,8 @@ from uuid import UUID
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
@@ -134,14 +136,17 @@ def _description(one: Scheduled) -> str:
     )
 
 
-def skip_missed() -> list[str]:
+def skip_missed(names: Sequence[str] | None = None) -> list[str]:
     """Skip what was due before now, and close what crashed; a line for each.
 
     To be called before anybody serves: what is waiting then nobody will run in time.
+
+    Args:
+        names: of the deployments concerned; all, if left out, which a server is not asked that others use too.
     """
     said = [f"{name} had crashed: marked. Retry it on its page, and it goes on." for name in close_crashed()]
     with get_client(sync_client=True) as client:
-        late = _slots(client, datetime.now(UTC), ["Scheduled", "Late"])
+        late = _slots(client, names, ["Scheduled", "Late"], before=datetime.now(UTC))
         for run in (run for run in late if run.auto_scheduled):
             name = _name(run)
             _skip(client, run, f"Missed: it was due at {_due(run)}, and nothing served its schedule then.")
@@ -149,12 +154,16 @@ def skip_missed() -> list[str]:
     return said
 
 
-def tidy() -> list[str]:
-    """Name planned slots by study and time, and say of those that Prefect cancelled why; a line for each of these."""
+def tidy(names: Sequence[str] | None = None) -> list[str]:
+    """Name planned slots by study and time, and say of those that Prefect cancelled why; a line for each of these.
+
+    Args:
+        names: as :func:`skip_missed` takes them.
+    """
     said = []
     with get_client(sync_client=True) as client:
         now = datetime.now(UTC)
-        for run in _slots(client, now + AROUND, ["Scheduled", "Late", "Cancelled"], after=now - AROUND):
+        for run in _slots(client, names, ["Scheduled", "Late", "Cancelled"], before=now + AROUND, after=now - AROUND):
             if SEPARATOR not in run.name:
                 client.set_flow_run_name(run.id, _name(run))
             if run.state is not None and run.state.message == LIMIT_REACHED:
@@ -164,11 +173,18 @@ def tidy() -> list[str]:
 
 
 def _slots(
-    client: SyncPrefectClient, before: datetime, states: list[str], *, after: datetime | None = None
+    client: SyncPrefectClient,
+    names: Sequence[str] | None,
+    states: list[str],
+    *,
+    before: datetime,
+    after: datetime | None = None,
 ) -> list[FlowRun]:
-    """Slots that are due between two times and are in one of some states, the latest first."""
+    """Slots of some deployments that are in one of some states and due between two times, the latest first."""
+    ours = None if names is None else DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
     return client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+        deployment_filter=ours,
         flow_run_filter=FlowRunFilter(
             expected_start_time=FlowRunFilterExpectedStartTime(before_=before, after_=after),
             state=FlowRunFilterState(name=FlowRunFilterStateName(any_=states)),

@@ -32,8 +32,11 @@ LOCK = "schedule"
 POLL_SECONDS = 5.0
 """How often it is asked which slots are due."""
 
-LOOK_SECONDS = 5.0
-"""How often it is looked whether the server is there, and its pages are in order."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the server is there."""
+
+TIDY_SECONDS = 5.0
+"""How often its pages are put in order."""
 
 
 def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, root: Path) -> int:
@@ -95,10 +98,10 @@ def _deploy(asked: Sequence[Scheduled], work_pool: str, console: Console) -> int
 
 
 def _serve(asked: Sequence[Scheduled], port: int, root: Path, console: Console) -> int:
-    with _server(root, port, console) as server:
+    with _server(asked, root, port, console) as server:
         from flows import deploying
 
-        for line in deploying.skip_missed():
+        for line in deploying.skip_missed(_concerned(server, asked)):
             say(line, console)
         deployed = {one.name: deploying.deploy(one) for one in asked}
         for name in deploying.pause_others(deployed.values()) if isinstance(server, LastingServer) else ():
@@ -111,31 +114,47 @@ def _serve(asked: Sequence[Scheduled], port: int, root: Path, console: Console) 
 
 
 @contextmanager
-def _server(root: Path, port: int, console: Console) -> Generator[Server]:
+def _server(asked: Sequence[Scheduled], root: Path, port: int, console: Console) -> Generator[Server]:
     """The team's server, or one of our own, looked after while the body runs."""
     url, over = os.environ.get("PREFECT_API_URL"), threading.Event()
     with Server(url) if url else LastingServer(root, port) as server:
         server.wait_ready()
-        keeper = threading.Thread(target=_keep, args=(server, over, console), name="keeper", daemon=True)
-        try:
+        names = _concerned(server, asked)
+        # A thread each: while the server is away, keeping its pages tidy waits for it.
+        keepers = [threading.Thread(target=_keep_tidy, args=(names, over, console), daemon=True)]
+        if isinstance(server, LastingServer):
+            keepers.append(threading.Thread(target=_keep_alive, args=(server, over, console), daemon=True))
+        for keeper in keepers:
             keeper.start()
+        try:
             yield server
         finally:
             over.set()
-            keeper.join()
+            for keeper in reversed(keepers):
+                keeper.join(LOOK_SECONDS)
 
 
-def _keep(server: Server, over: threading.Event, console: Console) -> None:
-    """Start our own server again whenever it ends, and keep its pages tidy."""
+def _concerned(server: Server, asked: Sequence[Scheduled]) -> list[str] | None:
+    """The deployments to look after: on a team's server those of the file, on our own all there are."""
+    return None if isinstance(server, LastingServer) else [one.name for one in asked]
+
+
+def _keep_alive(server: LastingServer, over: threading.Event, console: Console) -> None:
+    """Start our own server again whenever it ends."""
+    while not over.wait(LOOK_SECONDS):
+        if server.revive():
+            say(f"{_now()} Prefect's server had ended, and is started again.", console)
+
+
+def _keep_tidy(names: list[str] | None, over: threading.Event, console: Console) -> None:
+    """Keep the server's pages tidy."""
     import httpx
 
     from flows import deploying
 
-    while not over.wait(LOOK_SECONDS):
-        if isinstance(server, LastingServer) and server.revive():
-            say(f"{_now()} Prefect's server had ended, and is started again.", console)
+    while not over.wait(TIDY_SECONDS):
         try:
-            for line in deploying.tidy():
+            for line in deploying.tidy(names):
                 say(f"{_now()} {line}", console)
         except (httpx.HTTPError, RuntimeError):  # it is away for a moment
             continue
