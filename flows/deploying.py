@@ -53,7 +53,7 @@ ZOMBIES = "Layerwise: a run that says nothing any more has crashed"
 FAILURES = "Layerwise: tell of failures of "
 """What the name of an automation begins with that calls an address; the deployment's name follows."""
 
-AROUND = timedelta(hours=1)
+AHEAD, BEHIND = timedelta(days=8), timedelta(hours=1)
 """How far from now slots are looked at that are planned, or were cancelled."""
 
 LIMIT_REACHED = "Deployment concurrency limit reached."
@@ -146,11 +146,11 @@ def skip_missed(names: Sequence[str] | None = None) -> list[str]:
     """
     said = [f"{name} had crashed: marked. Retry it on its page, and it goes on." for name in close_crashed()]
     with get_client(sync_client=True) as client:
-        late = _slots(client, names, ["Scheduled", "Late"], before=datetime.now(UTC))
-        for run in (run for run in late if run.auto_scheduled):
-            name = _name(run)
-            _skip(client, run, f"Missed: it was due at {_due(run)}, and nothing served its schedule then.")
-            said.append(f"skipped: {name}, which was due at {_due(run)}, when nothing served its schedule.")
+        now = datetime.now(UTC)
+        while late := [run for run in _slots(client, names, ["Scheduled", "Late"], before=now) if run.auto_scheduled]:
+            for run in late:
+                _skip(client, run, f"Missed: it was due at {_due(run)}, and nothing served its schedule then.")
+                said.append(f"skipped: {_name(run)}, which was due at {_due(run)}, when nothing served its schedule.")
     return said
 
 
@@ -163,7 +163,7 @@ def tidy(names: Sequence[str] | None = None) -> list[str]:
     said = []
     with get_client(sync_client=True) as client:
         now = datetime.now(UTC)
-        for run in _slots(client, names, ["Scheduled", "Late", "Cancelled"], before=now + AROUND, after=now - AROUND):
+        for run in _slots(client, names, ["Scheduled", "Late", "Cancelled"], before=now + AHEAD, after=now - BEHIND):
             if SEPARATOR not in run.name:
                 client.set_flow_run_name(run.id, _name(run))
             if run.state is not None and run.state.message == LIMIT_REACHED:
@@ -180,7 +180,7 @@ def _slots(
     before: datetime,
     after: datetime | None = None,
 ) -> list[FlowRun]:
-    """Slots of some deployments that are in one of some states and due between two times, the latest first."""
+    """Slots of some deployments, in one of some states and due between two times, the earliest first: 200 at most."""
     ours = None if names is None else DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
     return client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
@@ -189,7 +189,7 @@ def _slots(
             expected_start_time=FlowRunFilterExpectedStartTime(before_=before, after_=after),
             state=FlowRunFilterState(name=FlowRunFilterStateName(any_=states)),
         ),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
     )
 
 
