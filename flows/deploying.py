@@ -146,12 +146,22 @@ def skip_missed(names: Sequence[str] | None = None) -> list[str]:
     """
     said = [f"{name} had crashed: marked. Retry it on its page, and it goes on." for name in close_crashed()]
     with get_client(sync_client=True) as client:
-        now = datetime.now(UTC)
-        while late := [run for run in _slots(client, names, ["Scheduled", "Late"], before=now) if run.auto_scheduled]:
+        while late := _waiting(client, names):
             for run in late:
                 _skip(client, run, f"Missed: it was due at {_due(run)}, and nothing served its schedule then.")
                 said.append(f"skipped: {_name(run)}, which was due at {_due(run)}, when nothing served its schedule.")
     return said
+
+
+def _waiting(client: SyncPrefectClient, names: Sequence[str] | None) -> list[FlowRun]:
+    """Planned slots that are overdue; also those that the server, when it started, took to come after a dead one."""
+    found = _slots(client, names, ["Scheduled", "Late", "Cancelled"], before=datetime.now(UTC))
+    return [run for run in found if run.auto_scheduled and (run.state_name != "Cancelled" or _is_one_too_many(run))]
+
+
+def _is_one_too_many(run: FlowRun) -> bool:
+    """Whether Prefect cancelled a slot because another was at work, or seemed to be."""
+    return run.state is not None and run.state.message == LIMIT_REACHED
 
 
 def tidy(names: Sequence[str] | None = None) -> list[str]:
@@ -166,7 +176,7 @@ def tidy(names: Sequence[str] | None = None) -> list[str]:
         for run in _slots(client, names, ["Scheduled", "Late", "Cancelled"], before=now + AHEAD, after=now - BEHIND):
             if SEPARATOR not in run.name:
                 client.set_flow_run_name(run.id, _name(run))
-            if run.state is not None and run.state.message == LIMIT_REACHED:
+            if _is_one_too_many(run):
                 _skip(client, run, f"Skipped: at {_due(run)} another run of it was still at work.")
                 said.append(f"skipped: {_name(run)}, for another run of it was still at work.")
     return said

@@ -95,7 +95,7 @@ def nothing_is_doubled(service: Service, client: MlflowClient) -> None:
     slots = service.slots()
     minutes = Counter(run["expected_start_time"] for run in slots if run["auto_scheduled"])
     assert set(minutes.values()) == {1}
-    spans = sorted((run["start_time"], run["end_time"]) for run in slots if run["start_time"] and run["end_time"])
+    spans = sorted((run["start_time"], run["end_time"]) for run in slots if run["state"]["name"] != "Skipped")
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(spans)), spans
     ran = {run["name"].partition(" · ")[2] for run in slots if run["state"]["name"] == "Completed"}
     repeats = Counter(run.data.tags["layerwise.repeat"] for run in studies(client))
