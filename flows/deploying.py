@@ -155,8 +155,10 @@ def skip_missed(names: Sequence[str] | None = None) -> list[str]:
 
 def _waiting(client: SyncPrefectClient, names: Sequence[str] | None) -> list[FlowRun]:
     """Planned slots that are overdue; also those that the server, when it started, took to come after a dead one."""
-    found = _slots(client, names, ["Scheduled", "Late", "Cancelled"], before=datetime.now(UTC))
-    return [run for run in found if run.auto_scheduled and (run.state_name != "Cancelled" or _is_one_too_many(run))]
+    now, latest = datetime.now(UTC), FlowRunSort.EXPECTED_START_TIME_DESC
+    planned = _slots(client, names, ["Scheduled", "Late"], before=now)
+    cancelled = _slots(client, names, ["Cancelled"], before=now, sort=latest)
+    return [run for run in planned if run.auto_scheduled] + [run for run in cancelled if _is_one_too_many(run)]
 
 
 def _is_one_too_many(run: FlowRun) -> bool:
@@ -189,8 +191,9 @@ def _slots(
     *,
     before: datetime,
     after: datetime | None = None,
+    sort: FlowRunSort = FlowRunSort.EXPECTED_START_TIME_ASC,
 ) -> list[FlowRun]:
-    """Slots of some deployments, in one of some states and due between two times, the earliest first: 200 at most."""
+    """Slots of some deployments, in one of some states and due between two times: the first 200 in an order."""
     ours = None if names is None else DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
     return client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
@@ -199,7 +202,7 @@ def _slots(
             expected_start_time=FlowRunFilterExpectedStartTime(before_=before, after_=after),
             state=FlowRunFilterState(name=FlowRunFilterStateName(any_=states)),
         ),
-        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        sort=sort,
     )
 
 
