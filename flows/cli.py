@@ -270,6 +270,35 @@ def predict(model: str, file: Path, version: int | None, output: Path | None, se
 
 
 @cli.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@click.option("--work-pool", metavar="NAME", help="Deploy to this work pool of PREFECT_API_URL, and serve nothing.")
+@click.option("--prefect-port", type=click.IntRange(1, 65535), default=4200, show_default=True, help="Port of Prefect.")
+def schedule(file: Path | None, work_pool: str | None, prefect_port: int) -> None:
+    """Run studies at the times that a file of schedules says, and judge each run, until Ctrl-C.
+
+    FILE is schedules.yaml, if left out. It lists study, cron and timezone; and, where wanted, name, require_claims, and
+    notify, an address that is called when a run fails. Studies are taken in as they are now.
+    """
+    from flows.schedules import DEFAULT
+    from flows.scheduling import schedule_command
+
+    root = environment.root()
+    sys.exit(schedule_command(file or root / DEFAULT, work_pool=work_pool, prefect_port=prefect_port, root=root))
+
+
+@cli.command()
+@click.argument("run")
+def accept(run: str) -> None:
+    """Accept a run: scheduled runs of its study are judged against it from now on.
+
+    RUN is a study that was run, STUDY:REPEAT, or the id of a run. The first scheduled run is accepted by itself.
+    """
+    from flows.judging import accept_command
+
+    sys.exit(accept_command(run, environment.root()))
+
+
+@cli.command()
 @click.option("--fix", is_flag=True, help="Close runs of dead processes, and remove what they left half-made.")
 @click.option("--all", "thorough", is_flag=True, help="Verify every stored result, however long it takes.")
 def doctor(fix: bool, thorough: bool) -> None:

@@ -69,10 +69,10 @@ def _runs(said: Sequence[str], root: Path) -> list[RunScores]:
         raise StudyError(str(error)) from None
     # The same run twice is one name, which is then refused; two runs of one name are told apart.
     names = [name for name, _ in {(one.name, one.run.info.run_id) for one, _, _ in held}]
-    return [_scores(one, arm, settings, names) for one, arm, settings in held]
+    return [run_scores(one, arm, settings, names) for one, arm, settings in held]
 
 
-def _scores(one: Tracked, arm: str, settings: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> RunScores:
+def run_scores(one: Tracked, arm: str, settings: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> RunScores:
     """A run under its name, its arm if one is meant, and the beginning of its id where another has the same name."""
     from layerwise.across import RunScores
 

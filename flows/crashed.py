@@ -6,7 +6,7 @@ whose process is gone, and says that they crashed.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from prefect import tags
@@ -30,7 +30,7 @@ from tasks import owners
 PROCESS = "process "
 """What the tag begins with that names a flow run's process."""
 
-FLOWS = ["study", "pilot"]
+FLOWS = ["study", "pilot", "scheduled"]
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
 
 
@@ -39,6 +39,11 @@ def owned() -> Generator[None]:
     """Flow runs that begin while the body runs carry this process's name."""
     with tags(f"{PROCESS}{owners.this_process()}"):
         yield
+
+
+def signed(tags_before: Iterable[str]) -> list[str]:
+    """The tags of a flow run that this process has taken over."""
+    return [*(tag for tag in tags_before if not tag.startswith(PROCESS)), f"{PROCESS}{owners.this_process()}"]
 
 
 def close_crashed() -> list[str]:
@@ -59,7 +64,9 @@ def _owner(run: FlowRun) -> str:
 
 
 def _close(client: SyncPrefectClient, run: FlowRun) -> None:
-    said = Crashed(message=f"Process {_owner(run)} ended without a word. The next run went on from what it had stored.")
+    said = Crashed(
+        message=f"Process {_owner(run)} ended without a word. Run again, it goes on from what it had stored."
+    )
     for task in client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
         task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY))),

@@ -73,6 +73,32 @@ SERVER_SETTINGS = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
 }
 
+PREFECT_PAGE = {
+    # Where the page finds its API: on its own port, whichever that is and through whatever tunnel it is seen.
+    # Without this the page calls port 4200.
+    "PREFECT_SERVER_UI_API_URL": "/api",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # The second edition of the page asks an analytics company for its configuration whatever the settings say.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+}
+
+LASTING_SERVER_SETTINGS = {
+    # A server that outlives runs: with pages, schedules and automations, on the port and the files of its own.
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    **PREFECT_PAGE,
+    # In memory, which is Prefect's default, a server that starts again would take the place of a run from it.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
+
+SLOT_SETTINGS = {
+    # Whatever the database says of the flow's place, which others may have written: slots run this code.
+    "PREFECT__FLOW_ENTRYPOINT": "flows.slot.run_slot",
+    # A process that Prefect starts with -m would look for modules in the working directory first.
+    "PYTHONSAFEPATH": "1",
+}
+"""What the processes of slots get besides, from the command that serves them."""
+
 UNSET = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_USE_LEGACY_KERAS", "PREFECT_PROFILES_PATH")
 """Variables that would change a study's numbers, or where Prefect reads what it is to do, taken out."""
 
@@ -184,6 +210,23 @@ def serving_environment() -> dict[str, str]:
     """The environment of a served model: this one, and the programs of this Python before any others."""
     programs = str(Path(sys.executable).parent)  # MLflow starts uvicorn by its name
     return os.environ | SETTINGS | {"PATH": os.pathsep.join(filter(None, (programs, os.environ.get("PATH"))))}
+
+
+def lasting_server_environment(root: Path, page: str) -> dict[str, str]:
+    """The environment of the Prefect server that schedules run on: as that of a run's own, and lasting.
+
+    Args:
+        root: whose server.
+        page: the address of its pages, for those who are told of a run.
+    """
+    ours = server_environment(root)
+    kept = {name: value for name, value in ours.items() if name not in SERVER_SETTINGS}
+    return kept | LASTING_SERVER_SETTINGS | {"PREFECT_UI_URL": page}
+
+
+def prepare_slots() -> None:
+    """Set what the processes of scheduled slots inherit from this one, which serves them."""
+    os.environ.update(SLOT_SETTINGS)
 
 
 def _make_folders(root: Path) -> None:

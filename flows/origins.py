@@ -68,9 +68,14 @@ def check_code(tags: Mapping[str, str]) -> None:
     )
 
 
-def unlike(tags: Mapping[str, str]) -> list[str]:
-    """What of versions and machine is not as it was, in words: ``numpy 2.4.0 then, 2.4.1 now``."""
-    here = provenance()
+def unlike(tags: Mapping[str, str], now: Mapping[str, str] | None = None) -> list[str]:
+    """What of versions and machine is not as it was, in words: ``numpy 2.4.0 then, 2.4.1 now``.
+
+    Args:
+        tags: those of the run from then.
+        now: those of another one; of this process, if left out.
+    """
+    here = provenance() if now is None else now
     versions = {key: key.removeprefix(VERSION) for key in sorted({*tags, *here}) if key.startswith(VERSION)}
     return [
         f"{what} {tags.get(key) or 'unknown'} then, {here.get(key) or 'unknown'} now"

@@ -31,15 +31,6 @@ READY_WITHIN = 120.0
 LINKS = 5
 """Studies whose runs are linked when the pages open, the latest first."""
 
-PREFECT_PAGE = {
-    # Where the page finds its API: on its own port, whichever that is and through whatever tunnel it is seen.
-    # Without this the page calls port 4200.
-    "PREFECT_SERVER_UI_API_URL": "/api",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    # The second edition of the page asks an analytics company for its configuration whatever the settings say.
-    "PREFECT_SERVER_UI_V2_ENABLED": "false",
-}
-
 
 class PageProblem(RuntimeError):
     """A page cannot be served; one line: received, expected, remedy."""
@@ -111,7 +102,7 @@ def _serve(root: Path, pages: dict[str, _Page]) -> int:
     starts = {
         # An address of a database may hold a password, and everybody sees a command's arguments.
         "mlflow": (_mlflow_command(root, mlflow.port), {"MLFLOW_BACKEND_STORE_URI": client.tracking_uri}),
-        "prefect": (_prefect_command(prefect.port), PREFECT_PAGE),
+        "prefect": (_prefect_command(prefect.port), environment.PREFECT_PAGE),
     }
     with ExitStack() as held:
         servers = {

@@ -167,7 +167,7 @@ def _compared(
     from tasks.tracking.tracked import read_seed_runs
 
     began = time.monotonic()
-    before = _tracked_values(tracked, read_seed_runs(client, tracked.run))
+    before = tracked_values(tracked, read_seed_runs(client, tracked.run))
     datasets.check_seeds(study, data)
     pretraining.check_functions(study)
     try:
@@ -249,7 +249,7 @@ def _day(tracked: Tracked) -> str:
 # --- values by place ---------------------------------------------------------------------------------------
 
 
-def _tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -> dict[Place, Value]:
+def tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -> dict[Place, Value]:
     """All that the tracker holds of a run and that a computation can be compared with."""
     found: dict[Place, Value] = {}
     if tracked.stages is not None:

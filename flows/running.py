@@ -79,13 +79,10 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         imported.announce(path)
     try:
         with claim(root, study.digest(repeat)) as was_killed:
-            answer = _answer(study, repeat, root, console)
+            answer = answer_study(study, repeat, root, console)
             if answer.finished and was_killed:  # after the last MLflow run was closed, and before the flow's end
                 for name in close_crashed_flow_runs(root):
-                    say(
-                        f"The flow run {name} was killed before it could say that it had ended; it is marked so.",
-                        console,
-                    )
+                    say(f"The flow run {name} was killed before it said that it had ended; it is marked so.", console)
     except Busy as busy:
         return refuse(f"{study.name}: {busy}", BUSY)
     except Unanswered as problem:
@@ -94,7 +91,13 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
-def _answer(study: Study, repeat: str, root: Path, console: Console) -> Answer:
+def answer_study(study: Study, repeat: str, root: Path, console: Console) -> Answer:
+    """Answer a study whose run this process has claimed: from MLflow if it is finished, else by training.
+
+    Raises:
+        Unanswered: if the store, Prefect's server or the flow fails.
+        StudyError: if the data are not what the study needs.
+    """
     from tasks.tracking.store import is_new
 
     # Nothing can be finished in a store that is not there, so the server may start while MLflow makes one.

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
@@ -40,6 +41,9 @@ _server_is_gone = threading.Event()
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 5.0
+
+PATIENCE_WITH_EVENTS = timedelta(seconds=20)
+"""How long a lasting server holds an event back for the one that should have come before it."""
 
 
 SERVER_LOGIN, CLIENT_LOGIN = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
@@ -158,6 +162,55 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class LastingServer(Server):
+    """The server that schedules run on, on a port of its choice; when it ends, :meth:`revive` starts it again.
+
+    The parent keeps the port. Whoever calls while no server is there waits until the next one answers.
+    """
+
+    def __init__(self, root: Path, port: int) -> None:
+        from flows import environment
+
+        log = environment.prefect_home(root) / "schedule-server.log"
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._listener.bind(("127.0.0.1", port))
+            self._listener.listen()
+        except OSError:
+            self._listener.close()
+            raise environment.EnvironmentProblem(
+                f"port {port} is taken; choose another with --prefect-port, or stop what uses it."
+            ) from None
+        self.login_file = environment.prefect_home(root) / "login"
+        self.login = _lasting_login(self.login_file)
+        page = f"http://127.0.0.1:{port}"
+        self._environ = environment.lasting_server_environment(root, page) | {SERVER_LOGIN: self.login}
+        super().__init__(f"{page}/api", log)
+        self.revive()
+        _name_to_clients(self.url, self.login)
+
+    def revive(self) -> bool:
+        """Start the server if it is not there; returns whether that was so."""
+        if self._process is not None and self._process.poll() is None:
+            return False
+        with (self._log or Path(os.devnull)).open("ab") as output:
+            self._process = _spawn(self._listener, output, self._environ)
+        return True
+
+    def stop(self) -> None:
+        """End the server, and let go of the port."""
+        super().stop()
+        self._listener.close()
+
+
+def _lasting_login(file: Path) -> str:
+    """The word for a server that lasts, which a browser should not have to be told anew; nobody else may read it."""
+    with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(f"layerwise:{secrets.token_urlsafe(24)}")
+    return file.read_text()
 
 
 def start(root: Path) -> Server:
@@ -351,6 +404,48 @@ def _one_at_a_time(config: "uvicorn.Config", lock: Path) -> "uvicorn.Server":
     return OneAtATime(config)
 
 
+def _let_schedule() -> None:
+    """Have Prefect's scheduler store the runs that it plans.
+
+    Prefect 3.8.8 hands SQLAlchemy a planned run with its state, which is no column. SQLAlchemy 2.0 passes over it,
+    and 2.1 refuses it, so that nothing is ever scheduled. To go when Prefect does without.
+    """
+    from prefect.server.database.orm_models import FlowRun
+
+    def passed_over(_: type, values: dict[str, object], __: object) -> None:
+        del values["state"]
+
+    FlowRun.__mapper__.all_orm_descriptors["state"].bulk_dml_setter = passed_over  # ty: ignore[missing-attribute]
+
+
+def _let_wait() -> None:
+    """Have transactions of a server with several clients and services wait for one another.
+
+    SQLite refuses at once one that has read and then wants to write when another has written meanwhile. Prefect takes
+    up the event concerned again, and calls for it, for the second time, whoever is to be told. One that says when it
+    begins that it will write has its turn. To go when Prefect's evaluation of triggers does.
+    """
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    begin = AioSqliteConfiguration.begin_transaction
+
+    def begin_to_write(self: object, session: object, with_for_update: bool = True) -> object:  # noqa: ARG001
+        return begin(self, session, with_for_update=True)  # ty: ignore[invalid-argument-type]
+
+    AioSqliteConfiguration.begin_transaction = begin_to_write  # ty: ignore[invalid-assignment]
+
+
+def _let_catch_up() -> None:
+    """Have automations hear of a slot soon, also where it was planned only just before.
+
+    What happens to a run within five minutes of its planning, Prefect 3.8.8 holds back for a quarter of an hour until
+    it has heard of the planning, of which its scheduler does not tell. To go when it does.
+    """
+    from prefect.server.events.ordering import memory
+
+    memory.PRECEDING_EVENT_LOOKBACK = PATIENCE_WITH_EVENTS
+
+
 def _serve(listener: socket.socket) -> None:
     """The child's whole life."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -358,6 +453,10 @@ def _serve(listener: socket.socket) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    _let_schedule()
+    if "PREFECT__SERVER_EPHEMERAL" not in os.environ:
+        _let_wait()
+        _let_catch_up()
     gc.freeze()
     gc.enable()
     config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from flows.cli import cli
+from flows.schedules import read_schedules
 from layerwise import datasets
 from layerwise.study import load, parse
 
@@ -47,7 +48,7 @@ def test_example_runs(code: str, capsys: pytest.CaptureFixture[str], root: Path)
 
 def test_study_file_is_a_study():
     """The studies in the README are valid, and the first shows the parts that a study has."""
-    first, second, third = _blocks("yaml")
+    first, second, third, _ = _blocks("yaml")
     study = parse(yaml.safe_load(first))
     assert (study.name, study.depth, study.seeds) == ("four-blobs", 4, 20)
     assert "depth 4 in all" in first
@@ -56,6 +57,13 @@ def test_study_file_is_a_study():
     assert list(arms) == ["denoising", "scratch", "random_frozen", "end_to_end"]
     layers = parse(yaml.safe_load(third)).network.hidden
     assert [layer.label for layer in layers] == ["conv 16", "32", "32"]
+
+
+def test_schedules_are_schedules(tmp_path: Path):
+    """The file of schedules in the README is one, of a study that is there."""
+    (tmp_path / "schedules.yaml").write_text(_blocks("yaml")[-1])
+    (one,) = read_schedules(tmp_path / "schedules.yaml")
+    assert (one.study, one.entry.cron) == (load("blobs-supervised"), "0 2 * * *")
 
 
 @pytest.mark.parametrize("command", sorted(set(_commands("layerwise"))))

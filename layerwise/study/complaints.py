@@ -16,14 +16,19 @@ from layerwise.study.study import Study
 from layerwise.study.training import NOISES, OPTIMIZERS
 
 
-def complaints(error: ValidationError) -> Iterator[str]:
-    """Each thing wrong with a study in a few words: where, what was received, what was expected."""
+def complaints(error: ValidationError, schema: type[Part] = Study) -> Iterator[str]:
+    """Each thing wrong with a file in a few words: where, what was received, what was expected.
+
+    Args:
+        error: what pydantic found.
+        schema: what the file should have been.
+    """
     found = error.errors(include_url=False)
     # A list with a wrong item is also reported as too short; only the innermost complaint helps.
     inner = [item for item in found if not any(_encloses(item["loc"], other["loc"]) for other in found)]
     for item in inner[:3]:
         place = ".".join(str(step) for step in (*_written(item["loc"]), *_tag_key(item)))
-        yield f"{place}: {_explain(item)}" if place else _explain(item)
+        yield f"{place}: {_explain(item, schema)}" if place else _explain(item, schema)
     if len(inner) > 3:
         yield f"and {len(inner) - 3} more"
 
@@ -53,10 +58,10 @@ def _encloses(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
     return len(outer) < len(inner) and inner[: len(outer)] == outer
 
 
-def _explain(item: Any) -> str:  # noqa: PLR0911 - one answer for each kind of error
+def _explain(item: Any, schema: type[Part]) -> str:  # noqa: PLR0911 - one answer for each kind of error
     kind, received, context = item["type"], item.get("input"), item.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key{nearest(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}"
+        return f"unknown key{nearest(str(item['loc'][-1]), _keys_at(item['loc'][:-1], schema))}"
     if kind == "missing":
         return "is missing"
     if kind == "literal_error":
@@ -68,7 +73,7 @@ def _explain(item: Any) -> str:  # noqa: PLR0911 - one answer for each kind of e
             return f"{key} is missing; known: {', '.join(_kinds(key, item['loc']))}"
         return f"received {short(name)}{nearest(str(name), _quoted(context.get('expected_tags', '')))}"
     if kind in {"model_type", "model_attributes_type"}:
-        return f"received {short(received)}; expected keys such as {', '.join(_keys_at(item['loc'])[:4])}"
+        return f"received {short(received)}; expected keys such as {', '.join(_keys_at(item['loc'], schema)[:4])}"
     if kind == "dict_type":
         return f"received {short(received)}; expected a name for each, as in greedy: {{}}"
     if kind == "value_error":
@@ -85,9 +90,9 @@ def _quoted(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", text)
 
 
-def _keys_at(location: Sequence[Any]) -> list[str]:
+def _keys_at(location: Sequence[Any], schema: type[Part]) -> list[str]:
     """The keys that the schema knows at a place, found by walking its types along the location."""
-    part: Any = Study
+    part: Any = schema
     if location[:1] == ("claims",) and len(location) > 2:
         part, location = KINDS_OF_CLAIM[location[2]], location[3:]
     for step in location:

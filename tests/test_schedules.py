@@ -1,0 +1,111 @@
+"""Files of schedules: what they may say, and the one line that refuses what they may not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.deploying import check_cron
+from flows.schedules import Entry, read_schedules
+from layerwise.study import StudyError, load
+from tests.serving import TINY, write_schedules
+from tests.test_cli import and_modules, layerwise
+
+HEAVY = {"tensorflow", "keras", "prefect", "mlflow"}
+
+
+def test_a_study_is_taken_in_with_its_times(root: Path) -> None:
+    """Studies stand beside the file or are ready-made; without a time zone it is UTC, without a name the study's."""
+    (root / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    entries = [
+        {"study": "tiny.yaml", "cron": "0 2 * * MON-FRI", "timezone": "Europe/Berlin", "name": "weeknights"},
+        {"study": "blobs-supervised", "cron": "*/5 3,4 1-15 * *", "require_claims": True, "notify": "https://chat/x"},
+    ]
+    (root / "other.yaml").write_text(yaml.safe_dump({"schedules": entries}))
+    first, second = read_schedules(root / "other.yaml")
+    assert (first.name, first.entry.timezone, first.entry.cron) == ("weeknights", "Europe/Berlin", "0 2 * * MON-FRI")
+    assert (first.study, first.folder) == (load(str(root / "tiny.yaml")), root)
+    assert (second.name, second.entry.timezone) == ("blobs-supervised", "UTC")
+    assert second.study.digest() == load("blobs-supervised").digest()
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no schedules": ({"schedule": []}, r"schedules: is missing; schedule: unknown key; did you mean schedules\?"),
+    "nothing": (None, r"holds nothing; expected schedules: and a list of entries with study and cron\."),
+    "an empty list": ({"schedules": []}, r"schedules: received \[\]; list should have at least 1 item"),
+    "an unknown key": ({"cronn": "x"}, r"schedules\.0\.cronn: unknown key; did you mean cron\? Known: study, cron,"),
+    "no study": ({"study": None}, r"schedules\.0\.study: received None; input should be a valid string"),
+    "four fields": ({"cron": "0 2 * *"}, r"schedules\.0\.cron: received '0 2 \* \*'; expected five fields: minute"),
+    "a time zone": (
+        {"timezone": "Europe/Berln"},
+        r"schedules\.0\.timezone: received 'Europe/Berln'; expected a name such as Europe/Berlin or UTC; did you mean"
+        r" Europe/Berlin\?",
+    ),
+    "a way out": ({"timezone": "../../etc/passwd"}, r"received '\.\./\.\./etc/passwd'; expected a name such as"),
+    "no address": ({"notify": "me@home"}, r"schedules\.0\.notify: expected an address that begins with http://"),
+    "no such study": ({"study": "blob"}, r"schedules\.0\.study: no study named or file at '.*blob'"),
+    "claims of none": (
+        {"study": "plain.yaml", "require_claims": True},
+        r"schedules\.0\.require_claims: tiny claims nothing; leave it out",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_said_in_one_line(root: Path, kind: str) -> None:
+    """Where, what was received, what was expected; an address, which may hold a secret, is not repeated."""
+    said, message = WRONG[kind]
+    write_schedules(root)
+    (root / "plain.yaml").write_text(yaml.safe_dump({key: value for key, value in TINY.items() if key != "claims"}))
+    if isinstance(said, dict) and not {"schedules", "schedule"} & said.keys():
+        said = {"schedules": [{"study": "tiny.yaml", "cron": "0 2 * * *"} | said]}
+    (root / "schedules.yaml").write_text(yaml.safe_dump(said))
+    with pytest.raises(StudyError, match=message) as refused:
+        read_schedules(root / "schedules.yaml")
+    assert "\n" not in str(refused.value)
+    assert "me@home" not in str(refused.value)
+
+
+def test_a_name_stands_once(root: Path) -> None:
+    """Two entries of one study need two names."""
+    write_schedules(root)
+    entry = {"study": "tiny.yaml", "cron": "0 2 * * *"}
+    (root / "schedules.yaml").write_text(yaml.safe_dump({"schedules": [entry, dict(entry)]}))
+    with pytest.raises(StudyError, match=r"'tiny' stands twice; give the second a name of its own"):
+        read_schedules(root / "schedules.yaml")
+    (root / "schedules.yaml").write_text(yaml.safe_dump({"schedules": [entry, entry | {"name": "again"}]}))
+    assert [one.name for one in read_schedules(root / "schedules.yaml")] == ["tiny", "again"]
+
+
+@pytest.mark.parametrize("cron", ["61 * * * *", "0 25 * * *", "0 0 0 * *", "0 0 * 13 *", "a b c d e"])
+def test_times_that_are_none_are_refused(cron: str) -> None:
+    """What has five fields and still names no time is refused before anything is deployed."""
+    entry = Entry(study="tiny", cron=cron)
+    with pytest.raises(StudyError, match=rf"tiny: cron '{re.escape(cron)}' names no time; expected minute, hour,"):
+        check_cron(entry)
+
+
+def test_a_refusal_comes_before_anything_heavy(root: Path) -> None:
+    """The command says what is wrong with exit 2, before it loads Prefect, and starts nothing."""
+    ended, loaded = and_modules(root, "schedule")
+    assert ended.status == 2
+    assert ended.err == (
+        f"layerwise: there is no {root}/schedules.yaml; write one that lists study, cron and timezone, or name another:"
+        " layerwise schedule FILE\n"
+    )
+    assert not loaded & HEAVY
+    assert not (root / ".layerwise").exists()
+
+
+def test_a_work_pool_needs_a_server(root: Path) -> None:
+    """Of our own server nobody could be a worker."""
+    write_schedules(root)
+    ended = layerwise(root, "schedule", "--work-pool", "night")
+    assert ended.status == 2
+    assert ended.err == (
+        "layerwise: --work-pool: no server is named that has one; name your team's in PREFECT_API_URL\n"
+    )
