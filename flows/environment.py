@@ -28,8 +28,21 @@ TELEMETRY_OFF = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
 }
 
+NUMBERS = {
+    # Bits are promised for the CPU, with one backend, one float type and a fixed number of threads.
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "KERAS_BACKEND": "tensorflow",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_NUM_INTRAOP_THREADS": str(THREADS),
+    "TF_NUM_INTEROP_THREADS": str(THREADS),
+    "OMP_NUM_THREADS": str(THREADS),
+    "OPENBLAS_NUM_THREADS": str(THREADS),
+}
+"""What decides how numbers are computed."""
+
 SETTINGS = {
     **TELEMETRY_OFF,
+    **NUMBERS,
     # The terminal belongs to Layerwise. Prefect's records still reach its own pages, through the API.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
@@ -48,14 +61,6 @@ SETTINGS = {
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_PROFILE": "ephemeral",
-    # Numbers: bits are promised for the CPU, with one backend, one float type and a fixed number of threads.
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "KERAS_BACKEND": "tensorflow",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-    "TF_NUM_INTRAOP_THREADS": str(THREADS),
-    "TF_NUM_INTEROP_THREADS": str(THREADS),
-    "OMP_NUM_THREADS": str(THREADS),
-    "OPENBLAS_NUM_THREADS": str(THREADS),
     "MPLBACKEND": "Agg",
 }
 
@@ -136,6 +141,12 @@ def set_variables(root: Path) -> None:
     os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(results_folder(root))
     # keras.json in the user's home could change the float type, and with it every number.
     os.environ["KERAS_HOME"] = str(private_folder(root) / "keras")
+
+
+def of_workers(root: Path) -> dict[str, str]:
+    """The variables that every process which trains for ``root`` must have, and their values; empty for unset ones."""
+    same = {**NUMBERS, **TELEMETRY_OFF, **dict.fromkeys(UNSET, "")}
+    return same | {"LAYERWISE_ROOT": str(root), "KERAS_HOME": str(private_folder(root) / "keras")}
 
 
 def server_environment(root: Path) -> dict[str, str]:

@@ -137,7 +137,7 @@ class Server:
         if process is None:
             return
         if process.poll() is None:
-            _deliver()
+            deliver()
         _name_to_clients(None)
         process.terminate()
         try:
@@ -271,8 +271,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _deliver() -> None:
-    """Wait until Prefect's background threads have sent the task runs' states and logs."""
+def deliver() -> None:
+    """Wait until Prefect's background threads have sent the task runs' states and logs, and end these threads."""
     if worker := sys.modules.get("prefect.events.worker"):
         worker.EventsWorker.drain_all(timeout=STOP_TIMEOUT)
     if handlers := sys.modules.get("prefect.logging.handlers"):
