@@ -257,6 +257,20 @@ def ui(mlflow_port: int, prefect_port: int) -> None:
     sys.exit(serve_pages(environment.root(), mlflow_port=mlflow_port, prefect_port=prefect_port))
 
 
+@cli.command()
+@click.argument("address", metavar="URL")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="So many processes; one for each core.")
+def worker(address: str, workers: int | None) -> None:
+    """Train for runs with `--address URL`, until Ctrl-C; URL is that of a Dask scheduler, tcp://host:port.
+
+    LAYERWISE_ROOT must be the folder that these runs have, under the same path.
+    """
+    _check_address("URL", address)
+    from flows.worker import worker_command
+
+    sys.exit(worker_command(address, workers=workers, root=environment.root()))
+
+
 def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
     from layerwise import imported
     from layerwise.study import load
@@ -285,19 +299,25 @@ def _seconds(age: str) -> float:
 
 def _scale(runner: str, workers: int | None, address: str | None) -> Scale | None:
     """The workers that are asked for; None to train here."""
-    import re
-
     if runner == "local":
         if workers is not None or address is not None:
             raise click.UsageError("--workers and --address say how Dask trains; add --runner dask, or leave them out.")
         return None
     if workers is not None and address is not None:
         raise click.UsageError("--workers starts processes here, and --address names others; give one of them.")
-    if address is not None and not re.fullmatch(r"(tcp|tls)://[^\s/:]+:\d{1,5}", address):
-        raise click.UsageError(f"--address {address!r}: expected tcp://host:port or tls://host:port of a scheduler.")
+    if address is not None:
+        _check_address("--address", address)
     from flows.cluster import Scale
 
     return Scale(workers=workers, address=address)
+
+
+def _check_address(name: str, address: str) -> None:
+    import re
+
+    found = re.fullmatch(r"(?:tcp|tls)://[^\s/:@]+:(\d{1,5})", address)
+    if found is None or not 0 < int(found[1]) < 65536:
+        raise click.UsageError(f"{name} {address!r}: expected tcp://host:port or tls://host:port of a Dask scheduler.")
 
 
 def _repeat_name(repeat: str) -> str:

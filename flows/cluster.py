@@ -6,12 +6,15 @@ speaks TLS, with a key that is new each time: loopback is open to every user of 
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
@@ -81,6 +84,32 @@ class Scale(BaseModel):
         """
         if self.address is None:
             refuse_too_many(study, self.processes)
+        elif not is_loopback(self.address):
+            _refuse_what_only_this_machine_has(self.address)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a URL is of this machine alone."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _refuse_what_only_this_machine_has(address: str) -> None:
+    """Refuse a cluster elsewhere without a server and a folder that were named for it."""
+    where, url = f"--address {address}: workers elsewhere", os.environ.get("PREFECT_API_URL", "")
+    if not url or is_loopback(url):
+        raise environment.EnvironmentProblem(
+            f"{where} need a Prefect server that they can reach, and PREFECT_API_URL is {url or 'unset'}; set it to the"
+            " URL of one that is not on loopback."
+        )
+    if not os.environ.get("LAYERWISE_ROOT"):
+        raise environment.EnvironmentProblem(
+            f"{where} need a folder for results that all can reach, and LAYERWISE_ROOT is unset; set it to a shared"
+            " folder that has the same path everywhere."
+        )
 
 
 def share_of_memory(workers: int) -> int:
@@ -156,8 +185,8 @@ def opened(scale: Scale, most: int) -> Generator[Cluster]:
     if scale.address is not None:
         runner = DaskTaskRunner(address=scale.address, client_kwargs={"timeout": ANSWER})
     else:
-        asked = {"workers": min(scale.processes, most), "memory": share_of_memory(scale.processes)}
-        runner = DaskTaskRunner(cluster_class=_local_cluster, cluster_kwargs=asked)
+        workers, memory = min(scale.processes, most), share_of_memory(scale.processes)
+        runner = DaskTaskRunner(cluster_class=lambda: _local_cluster(workers, memory))
     with runner:
         cluster = Cluster(runner)
         cluster.look()
@@ -178,5 +207,16 @@ def _local_cluster(workers: int, memory: int) -> LocalCluster:
             security=True,
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
-            local_directory=str(environment.private_folder(environment.root()) / "dask"),
+            local_directory=str(environment.workers_folder(environment.root())),
         )
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep Dask's own log off the terminal while the body runs: what matters of it is said in our words."""
+    log = logging.getLogger("distributed")
+    before, log.level = log.level, logging.CRITICAL + 1
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -9,11 +9,11 @@ the first has stored them.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
 from typing import Any, Protocol
 
 from flows import environment
@@ -24,7 +24,7 @@ from layerwise.costs import STAGES
 from layerwise.datasets import Data
 from layerwise.growing import Growing
 from layerwise.ledger import Ledger
-from layerwise.stages import Block, Depth, Evaluation
+from layerwise.stages import Block, Chain, Depth, Evaluation
 from layerwise.study import StudyError
 from tasks import training
 from tasks.blocks import BlockFailed, Group, Surroundings, train
@@ -96,9 +96,9 @@ class _Found:
 class _Digests(Survey):
     """The same stages as digests, of scores too."""
 
-    def evaluate(self, block: Block, data: Data, chain: Any, head: object, digest: str) -> Evaluation:
+    def evaluate(self, block: Block, _data: Data, chain: Chain, _head: object, digest: str) -> Evaluation:
         self.met.append((len(chain), "evaluate", digest))
-        return super().evaluate(block, data, chain, head, digest)
+        return super().evaluate(block, _data, chain, _head, digest)
 
 
 class _Workers:
@@ -172,7 +172,7 @@ class _Workers:
             if self.growing.settles(blocks):
                 walks = [pretraining.depths(block, self.data, steps=survey) for block in blocks]
             with suppress(StudyError):  # it is not settled how deep they grow, and said when they are taken in
-                deque(chain(*walks), maxlen=0)
+                deque(itertools.chain(*walks), maxlen=0)
             self.digests[place] = {digest for _, _, digest in survey.met}
         return self.digests[place]
 

@@ -115,6 +115,11 @@ def locks_folder(root: Path) -> Path:
     return private_folder(root) / "locks"
 
 
+def workers_folder(root: Path) -> Path:
+    """Where Dask's workers keep what they have for themselves."""
+    return private_folder(root) / "dask"
+
+
 def is_full(folder: Path) -> bool:
     """Whether nothing is left of a folder's disk: what fails there, in whatever words, fails for that."""
     found = os.statvfs(folder)

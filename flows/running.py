@@ -153,6 +153,11 @@ def _opened_store(root: Path) -> MlflowClient:
 
 
 def _train(study: Study, repeat: str, root: Path, console: Console, scale: Scale | None) -> Answer:
+    if scale is not None and scale.address is not None:
+        from flows.elsewhere import check_cluster
+
+        for line in check_cluster(scale, study, root):
+            say(line, console)
     arguments = (study, repeat) if scale is None else (study, repeat, scale)
     return _answer_of(run_flow(study.name, lambda: _study_flow(root), root, console, *arguments))
 

@@ -69,7 +69,7 @@ class Server:
     def wait_ready(self, timeout: float = START_TIMEOUT) -> None:
         """Return when the server answers; raise :class:`ServerProblem` when it will not."""
         deadline = time.monotonic() + timeout
-        while not _answers(self.url):
+        while not answers(self.url):
             if self._process is None:
                 raise ServerProblem(
                     f"PREFECT_API_URL is {self.url}, but nothing answers there;"
@@ -256,7 +256,8 @@ def _name_to_clients(url: str | None, login: str | None = None) -> None:
         context.refresh_global_settings_context()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether something answers at the URL of a Prefect API."""
     from urllib.error import HTTPError
     from urllib.request import ProxyHandler, build_opener
 
