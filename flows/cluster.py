@@ -6,6 +6,7 @@ speaks TLS, with a key that is new each time: loopback is open to every user of 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -211,12 +212,18 @@ def _local_cluster(workers: int, memory: int) -> LocalCluster:
         )
 
 
-@contextmanager
-def quiet() -> Generator[None]:
-    """Keep Dask's own log off the terminal while the body runs: what matters of it is said in our words."""
-    log = logging.getLogger("distributed")
-    before, log.level = log.level, logging.CRITICAL + 1
+def no_answer(address: str) -> str:
+    """Why no Dask scheduler answers at an address, in a line; empty where one does."""
     try:
-        yield
-    finally:
-        log.setLevel(before)
+        asyncio.run(_identity(address))
+    except (OSError, TimeoutError) as error:
+        return " ".join(str(error).split()) or f"silence for {ANSWER:.0f} s"
+    return ""
+
+
+async def _identity(address: str) -> None:
+    from distributed import rpc
+
+    # Dask's own limits are for each of several steps, of which some have none.
+    async with asyncio.timeout(ANSWER), rpc(address) as scheduler:
+        await scheduler.identity(n_workers=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import environment
-from flows.cluster import ANSWER, Scale
+from flows.cluster import ANSWER, Scale, no_answer
 from flows.environment import EnvironmentProblem
 from flows.launching import Unanswered
 from flows.printing import FAILED, in_one_line
@@ -124,20 +124,15 @@ def _wrong(ours: _Answer, theirs: Any, question: _Question) -> str:
 
 @contextmanager
 def _connected(address: str) -> Generator[Client]:
+    if reason := no_answer(address):
+        raise Unanswered(
+            f"--address {address}: no Dask scheduler answers there ({reason}); start one, such as"
+            " `dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:0`, or leave --address out.",
+            FAILED,
+        )
     from distributed import Client
 
-    from flows.cluster import quiet
-
-    try:
-        with quiet():
-            client = Client(address, timeout=ANSWER, set_as_default=False)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise Unanswered(
-            f"--address {address}: no Dask scheduler answers there ({in_one_line(error)}); start one:"
-            " dask scheduler --host 127.0.0.1, or leave --address out.",
-            FAILED,
-        ) from None
-    with client:
+    with Client(address, timeout=ANSWER, set_as_default=False) as client:
         yield client
 
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from flows import environment
-from flows.cluster import ANSWER, CONFIGURATION, Scale, quiet, share_of_memory
-from flows.printing import DONE, FAILED, in_one_line, refuse, say
+from flows.cluster import CONFIGURATION, Scale, no_answer, share_of_memory
+from flows.printing import DONE, FAILED, refuse, say
 from layerwise import sizes
 
 if TYPE_CHECKING:
@@ -27,22 +27,16 @@ def worker_command(address: str, *, workers: int | None, root: Path) -> int:
         root: where results are, as the runs name it too.
     """
     environment.prepare(root)
+    if reason := no_answer(address):
+        return refuse(f"no Dask scheduler answers at {address} ({reason}); start it first.", FAILED)
     import dask
 
-    number = Scale(workers=workers).processes
-    try:
-        with dask.config.set(CONFIGURATION), quiet():
-            asyncio.run(_train_for(address, number, Console()))
-    except (OSError, TimeoutError) as error:
-        return refuse(f"no Dask scheduler answers at {address} ({in_one_line(error)}); start it first.", FAILED)
+    with dask.config.set(CONFIGURATION):
+        asyncio.run(_train_for(address, Scale(workers=workers).processes, Console()))
     return DONE
 
 
 async def _train_for(address: str, number: int, console: Console) -> None:
-    from distributed.core import connect
-
-    scheduler = await connect(address, timeout=ANSWER)  # a nanny would try for ever
-    await scheduler.close()
     memory = share_of_memory(number)
     nannies = await asyncio.gather(*(_nanny(address, memory) for _ in range(number)))
     results = environment.results_folder(environment.root())
