@@ -20,6 +20,7 @@ from flows import environment
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flows.cluster import Scale
     from layerwise.study import Study
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
@@ -115,24 +116,34 @@ model_version = click.option("--version", type=click.IntRange(1), metavar="N", h
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--require-claims", is_flag=True, help="Exit 1 where a claim is refuted or undecided.")
-def run(
-    study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, dry_run: bool, require_claims: bool
-) -> None:
+@click.option(
+    "--runner",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="Train here, one block after the other; or on Dask's workers, side by side.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Of Dask: so many processes; one for each core."
+)
+@click.option("--address", metavar="URL", help="Of Dask: the scheduler of a cluster that exists, tcp://host:port.")
+def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, **how: Any) -> None:
     """Train a study, or complete it, and print its answer and what it says of each claim.
 
     STUDY is the name of a ready-made study (`layerwise list`) or a study file. A study that is finished is answered
     from MLflow and trains nothing; one that was interrupted goes on where it stopped.
     """
     asked = _load(study, seeds, overrides)
-    name = _repeat_name(repeat)
-    if dry_run:
+    name, scale = _repeat_name(repeat), _scale(how["runner"], how["workers"], how["address"])
+    if how["dry_run"]:
         from flows.showing import show_study
 
         show_study(asked, environment.root(), repeat=name)
         return
     from flows.running import run_study_command
 
-    sys.exit(run_study_command(asked, repeat=name, root=environment.root(), require_claims=require_claims))
+    wanted = {"require_claims": how["require_claims"], "scale": scale}
+    sys.exit(run_study_command(asked, repeat=name, root=environment.root(), **wanted))
 
 
 @cli.command("list")
@@ -333,6 +344,20 @@ def ui(mlflow_port: int, prefect_port: int) -> None:
     sys.exit(serve_pages(environment.root(), mlflow_port=mlflow_port, prefect_port=prefect_port))
 
 
+@cli.command()
+@click.argument("address", metavar="URL")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="So many processes; one for each core.")
+def worker(address: str, workers: int | None) -> None:
+    """Train for runs with `--address URL`, until Ctrl-C; URL is that of a Dask scheduler, tcp://host:port.
+
+    LAYERWISE_ROOT must be the folder that these runs have, under the same path.
+    """
+    _check_address("URL", address)
+    from flows.worker import worker_command
+
+    sys.exit(worker_command(address, workers=workers, root=environment.root()))
+
+
 def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
     from layerwise import imported
     from layerwise.study import load
@@ -357,6 +382,29 @@ def _seconds(age: str) -> float:
             f"--older-than {age!r}: expected a number of hours, days or weeks, such as 12h, 30d or 8w."
         )
     return int(found[1]) * {"h": 3600, "d": 86400, "w": 604800}[found[2]]
+
+
+def _scale(runner: str, workers: int | None, address: str | None) -> Scale | None:
+    """The workers that are asked for; None to train here."""
+    if runner == "local":
+        if workers is not None or address is not None:
+            raise click.UsageError("--workers and --address say how Dask trains; add --runner dask, or leave them out.")
+        return None
+    if workers is not None and address is not None:
+        raise click.UsageError("--workers starts processes here, and --address names others; give one of them.")
+    if address is not None:
+        _check_address("--address", address)
+    from flows.cluster import Scale
+
+    return Scale(workers=workers, address=address)
+
+
+def _check_address(name: str, address: str) -> None:
+    import re
+
+    found = re.fullmatch(r"(?:tcp|tls)://[^\s/:@]+:(\d{1,5})", address)
+    if found is None or not 0 < int(found[1]) < 65536:
+        raise click.UsageError(f"{name} {address!r}: expected tcp://host:port or tls://host:port of a Dask scheduler.")
 
 
 def _repeat_name(repeat: str) -> str:

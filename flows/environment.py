@@ -31,13 +31,27 @@ TELEMETRY_OFF = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
 }
 
+NUMBERS = {
+    # Bits are promised for the CPU, with one backend, one float type and a fixed number of threads.
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "KERAS_BACKEND": "tensorflow",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_NUM_INTRAOP_THREADS": str(THREADS),
+    "TF_NUM_INTEROP_THREADS": str(THREADS),
+    "OMP_NUM_THREADS": str(THREADS),
+    "OPENBLAS_NUM_THREADS": str(THREADS),
+}
+"""What decides how numbers are computed."""
+
 SETTINGS = {
     **TELEMETRY_OFF,
+    **NUMBERS,
     # The terminal belongs to Layerwise. Prefect's records still reach its own pages, through the API.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "layerwise",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "DASK_LOGGING": str({"distributed": "critical", "distributed.client": "critical"}),
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Background jobs of MLflow's server are for language models: nine idle processes.
@@ -52,14 +66,6 @@ SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_PROFILE": "ephemeral",
     "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",  # a team's server may ask for tokens; others say that they do not
-    # Numbers: bits are promised for the CPU, with one backend, one float type and a fixed number of threads.
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "KERAS_BACKEND": "tensorflow",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-    "TF_NUM_INTRAOP_THREADS": str(THREADS),
-    "TF_NUM_INTEROP_THREADS": str(THREADS),
-    "OMP_NUM_THREADS": str(THREADS),
-    "OPENBLAS_NUM_THREADS": str(THREADS),
     "MPLBACKEND": "Agg",
 }
 
@@ -156,6 +162,11 @@ def locks_folder(root: Path) -> Path:
     return private_folder(root) / "locks"
 
 
+def workers_folder(root: Path) -> Path:
+    """Where Dask's workers keep what they have for themselves."""
+    return private_folder(root) / "dask"
+
+
 def prepare(root: Path) -> None:
     """Make the private folders and set every environment variable; may be called again at any time.
 
@@ -195,6 +206,12 @@ def set_variables(root: Path) -> None:
     os.environ["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(results_folder(root))
     # keras.json in the user's home could change the float type, and with it every number.
     os.environ["KERAS_HOME"] = str(private_folder(root) / "keras")
+
+
+def of_workers(root: Path) -> dict[str, str]:
+    """The variables that every process which trains for ``root`` must have, and their values; empty for unset ones."""
+    same = {**NUMBERS, **TELEMETRY_OFF, **dict.fromkeys(UNSET, "")}
+    return same | {"LAYERWISE_ROOT": str(root), "KERAS_HOME": str(private_folder(root) / "keras")}
 
 
 def server_environment(root: Path) -> dict[str, str]:

@@ -46,6 +46,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
 
     with using_results(root), _server(root) as server:
         flow = load()
+        from flows.cluster import WorkersGone
         from flows.crashed import close_crashed, owned
         from flows.progress import shown
         from tasks.results import ResultProblem, results_block
@@ -62,6 +63,8 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
             raise Unanswered(str(error), FAILED) from None
         except ResultProblem as error:
             raise Unanswered(f"{name}: {error}", FAILED) from None
+        except WorkersGone as gone:
+            raise Unanswered(f"{name}: {gone}", FAILED) from None
         except TrackingError as error:
             raise unusable(error) from None
         except StudyError:

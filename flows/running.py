@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
+    from flows.cluster import Scale
     from flows.trained import Outcome
 
 TRIES = 3
@@ -58,7 +59,9 @@ class Answer:
         return self.verdicts is not None and all(one["verdict"] == "supported" for one in self.verdicts["verdicts"])
 
 
-def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: bool = False) -> int:
+def run_study_command(
+    study: Study, *, repeat: str, root: Path, require_claims: bool = False, scale: Scale | None = None
+) -> int:
     """Answer a study: from MLflow if it is finished, else by training what is missing. Returns the exit status.
 
     Args:
@@ -66,6 +69,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
         repeat: the name of a deliberate repeat, or empty.
         root: where runs and results are.
         require_claims: whether a claim that is not supported is a failure.
+        scale: the workers that train it; without them, this process does.
 
     Raises:
         StudyError: if the study needs more memory than there is, or claims are required of a study without.
@@ -73,13 +77,15 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     if require_claims and not study.claims:
         raise StudyError(f"--require-claims: {study.name} claims nothing; add claims to it, or leave the option out")
     sizes.refuse_oversize(study)
+    if scale is not None:
+        scale.refuse(study)
     environment.prepare(root)
     console = Console()
     for path in sorted(study.functions):
         imported.announce(path)
     try:
         with claim(root, study.digest(repeat)) as was_killed:
-            answer = answer_study(study, repeat, root, console)
+            answer = answer_study(study, repeat, root, console, scale)
             if answer.finished and was_killed:  # after the last MLflow run was closed, and before the flow's end
                 for name in close_crashed_flow_runs(root):
                     say(f"The flow run {name} was killed before it said that it had ended; it is marked so.", console)
@@ -91,7 +97,7 @@ def run_study_command(study: Study, *, repeat: str, root: Path, require_claims: 
     return FAILED if answer.problems or (require_claims and not answer.all_supported) else DONE
 
 
-def answer_study(study: Study, repeat: str, root: Path, console: Console) -> Answer:
+def answer_study(study: Study, repeat: str, root: Path, console: Console, scale: Scale | None = None) -> Answer:
     """Answer a study whose run this process has claimed: from MLflow if it is finished, else by training.
 
     Raises:
@@ -108,7 +114,7 @@ def answer_study(study: Study, repeat: str, root: Path, console: Console) -> Ans
 
     for line in undecidable(study):
         say(f"Before training: {line}.", console)
-    return _train(study, repeat, root, console)
+    return _train(study, repeat, root, console, scale)
 
 
 def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer | None:
@@ -162,8 +168,14 @@ def _opened_store(root: Path) -> MlflowClient:
     return open_store(root)
 
 
-def _train(study: Study, repeat: str, root: Path, console: Console) -> Answer:
-    return _answer_of(run_flow(study.name, lambda: _study_flow(root), root, console, study, repeat))
+def _train(study: Study, repeat: str, root: Path, console: Console, scale: Scale | None) -> Answer:
+    if scale is not None and scale.address is not None:
+        from flows.elsewhere import check_cluster
+
+        for line in check_cluster(scale, study, root):
+            say(line, console)
+    arguments = (study, repeat) if scale is None else (study, repeat, scale)
+    return _answer_of(run_flow(study.name, lambda: _study_flow(root), root, console, *arguments))
 
 
 def _study_flow(root: Path) -> Any:

@@ -78,7 +78,7 @@ class Server:
     def wait_ready(self, timeout: float = START_TIMEOUT) -> None:
         """Return when the server answers; raise :class:`ServerProblem` when it will not."""
         deadline = time.monotonic() + timeout
-        while not _answers(self.url):
+        while not answers(self.url):
             if self._process is None:
                 raise ServerProblem(
                     f"PREFECT_API_URL is {self.url}, but nothing answers there;"
@@ -146,7 +146,7 @@ class Server:
         if process is None:
             return
         if process.poll() is None:
-            _deliver()
+            deliver()
         _name_to_clients(None)
         process.terminate()
         try:
@@ -362,7 +362,8 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
     return opener.open(Request(url, headers=headers or {}), timeout=5)  # noqa: S310 - http(s), as has been required
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether something answers at the URL of a Prefect API."""
     from urllib.error import HTTPError
 
     try:
@@ -374,8 +375,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _deliver() -> None:
-    """Wait until Prefect's background threads have sent the task runs' states and logs."""
+def deliver() -> None:
+    """Wait until Prefect's background threads have sent the task runs' states and logs, and end these threads."""
     if worker := sys.modules.get("prefect.events.worker"):
         worker.EventsWorker.drain_all(timeout=STOP_TIMEOUT)
     if handlers := sys.modules.get("prefect.logging.handlers"):

@@ -6,7 +6,8 @@
          -> decide the claims -> summarise and draw -> register the model that validation chose,
             or that the study declares
 
-Training goes on in this thread; what is trained is published from another, so that neither waits for the other.
+Training goes on in this thread, or in the workers of a cluster; what is trained is published from another thread, so
+that neither waits for the other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import progress
+from flows import crew, progress
+from flows.cluster import Scale
 from flows.publishing import published
 from flows.trained import Outcome, Trained, failures_noted
 from layerwise import datasets, pretraining, stages
@@ -40,24 +42,25 @@ def _flow_run_name() -> str:
     persist_result=False,
     validate_parameters=True,
 )
-def run_study(study: Study, repeat: str = "") -> Outcome:
+def run_study(study: Study, repeat: str = "", scale: Scale | None = None) -> Outcome:
     """Train every arm of a study over its seeds, track each depth, decide its claims, and summarise.
 
     Args:
         study: what to train. One that says when to stop trains no further seeds once its claims are decided.
         repeat: the name of a deliberate repeat; empty to continue or complete the study's own run.
+        scale: the workers that train it; without them, this process does.
     """
-    trained, growing = Trained(), Growing(study)
+    trained, growing = Trained(crew.ledger(scale)), Growing(study)
     data = training.generate_data(study.data)
     datasets.check_seeds(study, data)
     pretraining.check_functions(study)
-    with published(study, repeat, data, trained) as publishing:
+    with published(study, repeat, data, trained) as publishing, crew.at_work(scale, growing, data) as workers:
         for seeds, groups in stages.rounds(study, data.digest, repeat):
             publishing.open(seeds)
             bar = progress.begin("training", partial(growing.steps, groups))
-            for blocks in groups:
+            for blocks, depths in workers.trained(groups, trained.steps):
                 with failures_noted(trained, blocks):
-                    for depth in growing.depths(blocks, data, steps=trained.steps):
+                    for depth in depths:
                         trained.add(depth)
                         publishing.add(depth)
                         bar.advance(depth.place)

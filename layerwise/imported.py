@@ -20,6 +20,7 @@ from typing import Any
 from layerwise.study.parts import StudyError
 
 _listeners: list[Callable[[str], object]] = []
+_places: list[str] = []
 _told: set[str] = set()
 
 
@@ -45,8 +46,15 @@ def announce(path: str) -> None:
 def look_in(folder: Path) -> None:
     """Also look for modules in a folder, after every other place."""
     place = str(folder.resolve())
+    if place not in _places:
+        _places.append(place)
     if place not in sys.path:
         sys.path.append(place)
+
+
+def places() -> tuple[str, ...]:
+    """The folders that :func:`look_in` was told of, in that order: where another process is to look too."""
+    return tuple(_places)
 
 
 def function(path: str) -> Callable[..., Any]:

@@ -103,13 +103,14 @@ def _lock() -> dict[str, str]:
 
 def _machine() -> dict[str, str]:
     return {
-        "machine": f"{platform.system()} {platform.machine()} {_processor()}".strip(),
+        "machine": f"{platform.system()} {platform.machine()} {processor()}".strip(),
         "cores": str(os.cpu_count()),
         "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", ""),
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the machine's processor is called."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -343,7 +343,7 @@ def test_server_is_named_from_start_to_stop(tmp_path: Path) -> None:
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
     """A process that stands for a server which is there."""
-    monkeypatch.setattr(server, "_answers", lambda _: True)
+    monkeypatch.setattr(server, "answers", lambda _: True)
     monkeypatch.setattr(server, "_server_is_gone", threading.Event())
     with subprocess.Popen(["sleep", "60"]) as child:
         yield child
