@@ -131,8 +131,8 @@ def _description(one: Scheduled) -> str:
         " `layerwise schedule` is started again.\n\n"
         "Each run trains it afresh, as a repeat named by its time, and is judged against the accepted run: it fails"
         " where it is worse, or has other bits though versions and machine are the same. A run that comes while another"
-        " is at work is skipped, and so is one that nobody was there to run. One that crashed goes on where it stopped:"
-        f" retry it, or `layerwise run {study.name} --repeat TIME`."
+        " is at work is skipped, and so is one that nobody was there to run. A run that crashed goes on where it"
+        f" stopped: retry it, or `layerwise run {study.name} --repeat TIME`."
     )
 
 

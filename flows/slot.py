@@ -6,6 +6,7 @@ trains; and one that was killed goes on where it stopped, whether it is retried 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,8 @@ def _judge(study: Study, name: str, root: Path) -> Judgement:
         if run is None:
             raise TrackingError(f"{study.name}:{name} was trained, and its run is not finished; retry it.")
         found = judge_run(client, run)
-        create_markdown_artifact(in_markdown(client, run, found), description=found.line)
+        key = "-".join(["judgement", *re.findall("[a-z0-9]+", study.name)])  # all that Prefect takes
+        create_markdown_artifact(in_markdown(client, run, found), key=key, description=found.line)
         return found
 
 

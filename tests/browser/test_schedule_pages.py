@@ -98,7 +98,7 @@ def test_the_form_of_parameters_holds_the_study(service: Service, page: Any) -> 
     expect(page.get_by_text("the study, as it was taken in when its schedule was started.")).to_be_visible(
         timeout=PATIENCE
     )
-    expect(page.locator("textarea").filter(has_text=re.compile("^tiny$")).first).to_be_visible()
+    page.wait_for_function("() => [...document.querySelectorAll('textarea')].some(box => box.value === 'tiny')")
     for words in ("whether a claim that is not supported fails the run", "empty for one named by the time of the slot"):
         expect(page.get_by_text(re.compile(words)).first).to_be_attached()
 
