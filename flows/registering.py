@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
+    from tasks.tracking.registry import Shelf
     from tasks.tracking.runs import RunTree
     from tasks.tracking.tracked import Tracked
 
@@ -143,11 +144,11 @@ def _own(held: Tracked) -> tuple[str, tuple[str, int, int] | None]:
 def _registered(client: MlflowClient, held: Tracked, named: Named, *, encoder: bool, name: str | None) -> str:
     """Register the network, and say so."""
     from tasks.tracking.answers import REPORT
-    from tasks.tracking.registry import ENCODER_ALIAS, NAMED_ALIAS, Candidate, Shelf, register_as_asked
+    from tasks.tracking.registry import ENCODER_ALIAS, NAMED_ALIAS, Candidate, register_as_asked
     from tasks.tracking.tracked import tree_of
 
     tree = tree_of(client, held.run)
-    study, model, features = held.study, _logged(client, held, named, tree), 0
+    model, features = _logged(client, held, named, tree), 0
     if encoder:
         from tasks.encoding import publish_encoder
 
@@ -155,15 +156,28 @@ def _registered(client: MlflowClient, held: Tracked, named: Named, *, encoder: b
     card = _card(client, held, named, tree, features)
     report = f"runs:/{tree.study_run_id}/{REPORT}"
     candidate = Candidate(named.arm, named.depth, named.seed, model.name, card, report)
-    question = held.document.get("question", "")
-    shelf = Shelf(
-        name or (f"{study}-encoder" if encoder else study), study, question, "encoder" if encoder else "network"
-    )
-    alias = ENCODER_ALIAS if encoder else NAMED_ALIAS
+    shelf, alias = (_encoders if encoder else _networks)(held, name), ENCODER_ALIAS if encoder else NAMED_ALIAS
     version = register_as_asked(client, held.run, candidate, model, shelf=shelf, alias=alias)
     what = f"the encoder, {features} features a row" if encoder else "the network"
     place = f"{held.name}: {named.arm}, depth {named.depth}, seed {named.seed}"
     return f"registered: {shelf.name} version {version}, alias {alias}: {what} ({place}{', fine-tuned' * named.tuned})"
+
+
+def _networks(held: Tracked, name: str | None) -> Shelf:
+    """Where networks of a study stand that answer its question: beside the one that its run registered."""
+    from tasks.tracking.registry import Shelf
+
+    return Shelf(name or held.study, held.study, held.document.get("question", ""))
+
+
+def _encoders(held: Tracked, name: str | None) -> Shelf:
+    """Where its encoders stand."""
+    from tasks.tracking.registry import Shelf
+
+    told = (
+        f"Features of the top hidden layer of networks of the study {held.study}. {held.document.get('question', '')}"
+    )
+    return Shelf(name or f"{held.study}-encoder", held.study, told.rstrip(), "encoder")
 
 
 def _logged(client: MlflowClient, held: Tracked, named: Named, tree: RunTree) -> LoggedModel:
