@@ -316,7 +316,7 @@ def test_who_may_only_read_is_told_in_a_line(team: Team, readers: tuple[Tracking
         " the server for the permission EDIT there, or rename the study.\n"
     )
     assert (ended.status, ended.out) == (2, "")
-    assert not list((place / ".layerwise/results").iterdir())
+    assert len(list((place / ".layerwise/results").iterdir())) == 1, "the data, and nothing that was trained on them"
 
 
 def test_nobody_goes_around_the_server_to_its_artifacts(team: Team) -> None:
