@@ -142,11 +142,13 @@ class Cluster:
     Attributes:
         runner: hands them tasks.
         workers: the addresses of those that were there at the last look.
+        lost: whether one has gone.
         empty_since: when there began to be none.
     """
 
     runner: DaskTaskRunner
     workers: set[str] = field(default_factory=set)
+    lost: bool = False
     empty_since: float | None = None
 
     @property
@@ -162,6 +164,7 @@ class Cluster:
         """
         there = set(self.runner.client.scheduler_info(n_workers=-1)["workers"])
         if self.workers - there:
+            self.lost = True
             progress.tell("A worker has gone; its block goes on elsewhere, from the stages that are stored.")
         self.workers, now = there, time.monotonic()
         self.empty_since = None if there else self.empty_since or now
@@ -169,13 +172,17 @@ class Cluster:
             raise WorkersGone(f"No worker has been there for {PATIENCE:.0f} s; start some, and run again.")
 
     def deliver(self) -> None:
-        """Have the workers send what they still have to report to Prefect."""
+        """Have the workers send what they still have to report to Prefect, and report those that cannot any more."""
         import distributed
+
+        from flows.crashed import close_crashed_tasks
 
         # As tasks, since Prefect waits in threads only; each on the worker that has the thread.
         sent = [self.runner.client.submit(deliver, workers=[worker], pure=False) for worker in self.workers]
         with suppress(Exception):  # what Prefect's pages show is not worth a run
             distributed.wait(sent, timeout=2 * STOP_TIMEOUT)
+            if self.lost:
+                close_crashed_tasks()
 
 
 @contextmanager

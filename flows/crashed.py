@@ -27,17 +27,15 @@ from prefect.states import Crashed
 
 from tasks import owners
 
-PROCESS = "process "
-"""What the tag begins with that names a flow run's process."""
-
 FLOWS = ["study", "pilot"]
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
+_TASKS_UNDER_WAY = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY)))
 
 
 @contextmanager
 def owned() -> Generator[None]:
     """Flow runs that begin while the body runs carry this process's name."""
-    with tags(f"{PROCESS}{owners.this_process()}"):
+    with tags(owners.tag()):
         yield
 
 
@@ -54,15 +52,24 @@ def close_crashed() -> list[str]:
         return [run.name for run in crashed]
 
 
+def close_crashed_tasks() -> None:
+    """Say of every task run under way in a process that is gone, such as a worker, that it crashed."""
+    with get_client(sync_client=True) as client:
+        for task in client.read_task_runs(task_run_filter=_TASKS_UNDER_WAY):
+            if gone := [owner for owner in owners.tagged(task.tags) if owners.is_gone(owner)]:
+                said = f"Worker {gone[0]} ended without a word. Its block went on elsewhere, from what it had stored."
+                client.set_task_run_state(task.id, Crashed(message=said), force=True)
+
+
 def _owner(run: FlowRun) -> str:
-    return next((tag.removeprefix(PROCESS) for tag in run.tags if tag.startswith(PROCESS)), "")
+    return next(iter(owners.tagged(run.tags)), "")
 
 
 def _close(client: SyncPrefectClient, run: FlowRun) -> None:
     said = Crashed(message=f"Process {_owner(run)} ended without a word. The next run went on from what it had stored.")
     for task in client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
-        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY))),
+        task_run_filter=_TASKS_UNDER_WAY,
     ):
         client.set_task_run_state(task.id, said, force=True)
     client.set_flow_run_state(run.id, said, force=True)  # last: until then it is found again
