@@ -40,6 +40,9 @@ ANSWER = 5.0
 """Seconds in which a scheduler answers."""
 
 CONFIGURATION = {
+    # No pages: whoever reads them would have to be asked who they are.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     # One group of blocks at a time: a worker that dies has no second one that would count as its victim.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
@@ -213,7 +216,8 @@ def _local_cluster(workers: int, memory: int) -> LocalCluster:
             threads_per_worker=1,
             memory_limit=memory,
             security=True,
-            dashboard_address=None,
+            dashboard_address=f"{LOOPBACK}:0",  # without one, Dask takes port 8787, and warns where it is taken
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
             local_directory=str(environment.workers_folder(environment.root())),
         )
