@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
+PRELOAD = "flows.worker"
+"""The module that every worker loads first."""
+
 ALLOWED_DEATHS = 3
 """How many workers may die of one group of blocks before it is given up."""
 
@@ -216,6 +219,7 @@ def _local_cluster(workers: int, memory: int) -> LocalCluster:
             threads_per_worker=1,
             memory_limit=memory,
             security=True,
+            preload=[PRELOAD],
             dashboard_address=f"{LOOPBACK}:0",  # without one, Dask takes port 8787, and warns where it is taken
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,

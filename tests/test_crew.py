@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -322,6 +323,7 @@ def test_the_cluster_of_a_run_is_its_own(root: Path):
         assert (known["nthreads"], known["memory_limit"]) == (1, share_of_memory(1))
         assert client.run(surroundings_there, tuple(wanted)) == {address: (wanted, set())}
         (there,) = client.run(os.getpid).values()
+        os.kill(there, signal.SIGINT)  # as a terminal does, whose Ctrl-C is for the command
         listening = [
             one
             for pid in (os.getpid(), there)
@@ -332,4 +334,5 @@ def test_the_cluster_of_a_run_is_its_own(root: Path):
         assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
         for place in (client.scheduler.address, address):
             assert no_answer(place.replace("tls://", "tcp://")) != ""
+        assert client.run(os.getpid) == {address: there}
     assert not psutil.pid_exists(there)
