@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
+PRELOAD = "flows.worker"
+"""The module that every worker loads first."""
+
 ALLOWED_DEATHS = 3
 """How many workers may die of one group of blocks before it is given up."""
 
@@ -40,6 +43,9 @@ ANSWER = 5.0
 """Seconds in which a scheduler answers."""
 
 CONFIGURATION = {
+    # No pages: whoever reads them would have to be asked who they are.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     # One group of blocks at a time: a worker that dies has no second one that would count as its victim.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
@@ -142,11 +148,13 @@ class Cluster:
     Attributes:
         runner: hands them tasks.
         workers: the addresses of those that were there at the last look.
+        lost: whether one has gone.
         empty_since: when there began to be none.
     """
 
     runner: DaskTaskRunner
     workers: set[str] = field(default_factory=set)
+    lost: bool = False
     empty_since: float | None = None
 
     @property
@@ -162,6 +170,7 @@ class Cluster:
         """
         there = set(self.runner.client.scheduler_info(n_workers=-1)["workers"])
         if self.workers - there:
+            self.lost = True
             progress.tell("A worker has gone; its block goes on elsewhere, from the stages that are stored.")
         self.workers, now = there, time.monotonic()
         self.empty_since = None if there else self.empty_since or now
@@ -169,13 +178,17 @@ class Cluster:
             raise WorkersGone(f"No worker has been there for {PATIENCE:.0f} s; start some, and run again.")
 
     def deliver(self) -> None:
-        """Have the workers send what they still have to report to Prefect."""
+        """Have the workers send what they still have to report to Prefect, and report those that cannot any more."""
         import distributed
+
+        from flows.crashed import close_crashed_tasks
 
         # As tasks, since Prefect waits in threads only; each on the worker that has the thread.
         sent = [self.runner.client.submit(deliver, workers=[worker], pure=False) for worker in self.workers]
         with suppress(Exception):  # what Prefect's pages show is not worth a run
             distributed.wait(sent, timeout=2 * STOP_TIMEOUT)
+            if self.lost:
+                close_crashed_tasks()
 
 
 @contextmanager
@@ -206,7 +219,9 @@ def _local_cluster(workers: int, memory: int) -> LocalCluster:
             threads_per_worker=1,
             memory_limit=memory,
             security=True,
-            dashboard_address=None,
+            preload=[PRELOAD],
+            dashboard_address=f"{LOOPBACK}:0",  # without one, Dask takes port 8787, and warns where it is taken
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
             local_directory=str(environment.workers_folder(environment.root())),
         )

@@ -27,23 +27,21 @@ from prefect.states import Crashed
 
 from tasks import owners
 
-PROCESS = "process "
-"""What the tag begins with that names a flow run's process."""
-
 FLOWS = ["study", "pilot", "scheduled"]
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
+_TASKS_UNDER_WAY = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY)))
 
 
 @contextmanager
 def owned() -> Generator[None]:
     """Flow runs that begin while the body runs carry this process's name."""
-    with tags(f"{PROCESS}{owners.this_process()}"):
+    with tags(owners.tag()):
         yield
 
 
 def signed(tags_before: Iterable[str]) -> list[str]:
     """The tags of a flow run that this process has taken over."""
-    return [*(tag for tag in tags_before if not tag.startswith(PROCESS)), f"{PROCESS}{owners.this_process()}"]
+    return [*(tag for tag in tags_before if not tag.startswith(owners.TAG)), owners.tag()]
 
 
 def close_crashed() -> list[str]:
@@ -59,8 +57,17 @@ def close_crashed() -> list[str]:
         return [run.name for run in crashed]
 
 
+def close_crashed_tasks() -> None:
+    """Say of every task run under way in a process that is gone, such as a worker, that it crashed."""
+    with get_client(sync_client=True) as client:
+        for task in client.read_task_runs(task_run_filter=_TASKS_UNDER_WAY):
+            if gone := [owner for owner in owners.tagged(task.tags) if owners.is_gone(owner)]:
+                said = f"Worker {gone[0]} ended without a word. Its block went on elsewhere, from what it had stored."
+                client.set_task_run_state(task.id, Crashed(message=said), force=True)
+
+
 def _owner(run: FlowRun) -> str:
-    return next((tag.removeprefix(PROCESS) for tag in run.tags if tag.startswith(PROCESS)), "")
+    return next(iter(owners.tagged(run.tags)), "")
 
 
 def _close(client: SyncPrefectClient, run: FlowRun) -> None:
@@ -69,7 +76,7 @@ def _close(client: SyncPrefectClient, run: FlowRun) -> None:
     )
     for task in client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
-        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY))),
+        task_run_filter=_TASKS_UNDER_WAY,
     ):
         client.set_task_run_state(task.id, said, force=True)
     client.set_flow_run_state(run.id, said, force=True)  # last: until then it is found again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,12 +11,12 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from flows import environment
-from flows.cluster import CONFIGURATION, Scale, no_answer, share_of_memory
+from flows.cluster import CONFIGURATION, PRELOAD, Scale, no_answer, share_of_memory
 from flows.printing import DONE, FAILED, refuse, say
 from layerwise import sizes
 
 if TYPE_CHECKING:
-    from distributed import Nanny
+    from distributed import Nanny, Worker
 
 
 def worker_command(address: str, *, workers: int | None, root: Path) -> int:
@@ -34,6 +35,11 @@ def worker_command(address: str, *, workers: int | None, root: Path) -> int:
     with dask.config.set(CONFIGURATION):
         asyncio.run(_train_for(address, Scale(workers=workers).processes, Console()))
     return DONE
+
+
+def dask_setup(_worker: Worker) -> None:
+    """What every worker does first, as Dask's preload: leave Ctrl-C, which its terminal sends all, to its command."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 async def _train_for(address: str, number: int, console: Console) -> None:
@@ -62,6 +68,7 @@ async def _nanny(address: str, memory: int) -> Nanny:
         # Where the scheduler is reached from: for one on loopback, that is loopback.
         host=get_ip(scheduler.hostname, scheduler.port),
         dashboard=False,
+        preload=[PRELOAD],
         silence_logs=logging.CRITICAL,
         local_directory=str(environment.workers_folder(environment.root())),
     )

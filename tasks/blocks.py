@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-from prefect import Task
+from prefect import Task, tags
 
 from layerwise import imported
 from layerwise.growing import Growing
 from layerwise.identity import library_versions
 from layerwise.stages import Block
 from layerwise.study import StudyError, digest_of
-from tasks import training
+from tasks import owners, training
 from tasks.provenance import CHECKOUT, LOCK, PACKAGES, content_sha256
 from tasks.results import StorageProblem
 
@@ -65,14 +65,25 @@ def _train(group: Group) -> None:
         for place in group.places:
             imported.look_in(Path(place))
         _refuse_other(group.surroundings)
-        for _ in group.growing.depths(group.blocks, _data(group.blocks[0]), steps=training):
-            pass
+        with tags(owners.tag()):
+            for _ in group.growing.depths(group.blocks, _data(group.blocks[0]), steps=training):
+                _go_on_if_wanted()
     except Exception as error:  # noqa: BLE001 - whatever the user's functions raise
         raise _that_travels(error) from None
 
 
 train = Task(_train, name="train block", task_run_name="{group.name}", persist_result=False)
 """Train a :class:`Group`; stages that are stored already are found."""
+
+
+def _go_on_if_wanted() -> None:
+    """End here if nobody waits for this group any more: Dask does not interrupt what it has begun."""
+    import distributed
+
+    worker = distributed.get_worker()
+    task = worker.state.tasks.get(worker.get_current_task())
+    if task is None or task.state == "cancelled":
+        raise BlockFailed("nobody waits for it any more")
 
 
 def _refuse_other(asked: Surroundings) -> None:

@@ -8,7 +8,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+
+TAG = "process "
+"""What a tag begins with that names a process."""
 
 
 def this_process() -> str:
@@ -19,6 +23,21 @@ def this_process() -> str:
         'lab/4711/93848'
     """
     return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
+
+
+def tag() -> str:
+    """The tag by which Prefect's runs name this process as theirs."""
+    return f"{TAG}{this_process()}"
+
+
+def tagged(tags: Iterable[str]) -> list[str]:
+    """The processes that some tags name.
+
+    Example:
+        >>> tagged(["nightly", "process lab/4711/93848"])
+        ['lab/4711/93848']
+    """
+    return [one.removeprefix(TAG) for one in tags if one.startswith(TAG)]
 
 
 def is_gone(owner: str) -> bool:

@@ -1097,7 +1097,7 @@ def test_a_flow_killed_after_its_study_was_finished_is_marked(
             assert running.run_study_command(outcome.study, repeat="", root=lab.root) == 0
             said = capsys.readouterr().out
             assert "was finished before" in said
-            assert ("small was killed before it could say that it had ended" in said) == was_killed
+            assert ("small was killed before it said that it had ended" in said) == was_killed
             assert client.read_flow_run(run.id).state.name == expected
             assert not note.exists()
 
