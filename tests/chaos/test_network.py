@@ -106,6 +106,16 @@ def test_nothing_leaves_the_machine_and_nothing_is_unpickled(tmp_path: Path, alo
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_main_job_calls_nobody(tmp_path: Path, alone: bool) -> None:
+    """The same of the study that `make run` trains: ten layers, thirty seeds, every model."""
+    run = watched([*LAYERWISE, "run", "blobs-supervised"], cwd=tmp_path, alone=permitted(alone=alone))
+    sound(run, tmp_path)
+    assert run.listening == ({"127.0.0.1"} if alone else set())
+
+
+@pytest.mark.chaos
 def test_the_pages_call_nobody(tmp_path: Path) -> None:
     """`layerwise ui`, with MLflow's and Prefect's servers, sends nothing anywhere and listens on loopback alone."""
     permitted(alone=True)
