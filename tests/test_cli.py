@@ -299,6 +299,7 @@ def test_data_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path, mistak
 OWN_LAYER = "import keras\n\n\ndef gated(units=4):\n    return [keras.layers.Dense(units), keras.layers.ReLU()]\n"
 
 
+@pytest.mark.slow
 def test_a_layer_of_ones_own_is_named_and_trained(tmp_path: Path) -> None:
     """A function beside the study file makes layers; the run says whose code it is, and refuses what makes none."""
     (tmp_path / "own_layers.py").write_text(OWN_LAYER)

@@ -24,6 +24,7 @@ from flows.doctor import doctor_command
 from flows.locks import claim, using_results
 from tasks import records
 from tasks.tracking import health
+from tasks.tracking import store as tracking_store
 from tasks.tracking.runs import OWNER, open_runs
 from tasks.tracking.store import database_path, open_store
 from tests.studies import small
@@ -353,6 +354,7 @@ def test_a_store_that_somebody_holds_is_said_in_one_line(
     )
     monkeypatch.undo()
     monkeypatch.setattr(health, "SECONDS", 0.1)
+    monkeypatch.setattr(tracking_store, "BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(database_path(sick))) as holding:
         holding.execute("PRAGMA locking_mode=EXCLUSIVE")
         holding.execute("BEGIN EXCLUSIVE")

@@ -508,6 +508,7 @@ def test_a_finished_study_says_what_is_registered_and_makes_it_whole(
     assert running._finished(choosing, "", lab.root, console) is not None
 
 
+@pytest.mark.slow
 def test_a_choice_that_cannot_be_registered_fails_the_run_and_the_next_registers_it(
     lab: Lab, choosing: Study, chose: Outcome
 ) -> None:
@@ -565,6 +566,7 @@ def test_the_declared_network_is_registered(lab: Lab, capsys: pytest.CaptureFixt
         assert line in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_what_is_declared_changes_no_stage(lab: Lab, fits: list[str]) -> None:
     """Another declared network is another run of the same results: nothing trains, and its version is the next."""
     lab.run(small(name="declares", depth=2, declared={"depth": 1, "seed": 2}))
@@ -599,6 +601,7 @@ def test_without_a_validation_part_nothing_is_chosen(
     assert "layerwise.chosen" not in run.data.tags
 
 
+@pytest.mark.slow
 def test_numbers_are_chosen_by_r2_and_repeats_have_their_own_version(lab: Lab) -> None:
     """A regression study's arm run has its best depth; a repeat registers a version, and the alias stays."""
     data = {"source": "diabetes", "scaling": "standard", "split": {"train": 200, "validation": 100, "test": 142}}
@@ -689,6 +692,7 @@ def test_more_seeds_change_nothing_that_was_trained(lab: Lab, stopped: Outcome, 
     pd.testing.assert_frame_equal(more.metrics, stopped.metrics, check_exact=True)
 
 
+@pytest.mark.slow
 def test_no_look_is_taken_while_seeds_are_missing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round that fails ends the run, so that no seed is trained that the look might not want; the next completes."""
     asked = other_data(stopping(name="stops-broken"))
@@ -782,6 +786,7 @@ def test_what_is_shown_of_a_study_that_grew(
     assert re.search(r"^5 +add_layer", said, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_more_seeds_train_the_depths_that_the_first_settled(
     lab: Lab, grows: Study, grown: Outcome, fits: list[str]
 ) -> None:
@@ -794,6 +799,7 @@ def test_more_seeds_train_the_depths_that_the_first_settled(
     pd.testing.assert_frame_equal(few, grown.metrics, check_exact=True)
 
 
+@pytest.mark.slow
 def test_growth_goes_on_where_it_was_cut_short(lab: Lab, grows: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows an arm whose first seeds failed is not trained; the next run settles what an uncut one does."""
     asked = other_data(grows.model_copy(update={"name": "grows-broken", "claims": None}))

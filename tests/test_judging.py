@@ -207,6 +207,7 @@ def ended(asked: Study, repeat: str, **options: Any) -> State:
     return run_slot(asked, repeat=repeat, return_state=True, **options)
 
 
+@pytest.mark.slow
 def test_a_slot_ends_as_it_is_judged(
     lab: Lab,  # noqa: F811
     first: Run,

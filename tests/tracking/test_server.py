@@ -18,7 +18,7 @@ from layerwise.study import Study
 from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer, stored_file
 from tasks.tracking.histories import histories
 from tasks.tracking.publishing import Point, Publisher, SeedModel
-from tasks.tracking.registry import Candidate, register, registered_version
+from tasks.tracking.registry import Candidate, Shelf, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs, tree_runs
 from tasks.tracking.store import TrackerAway, TrackingError, open_store
 from tasks.tracking.templates import ModelFolder
@@ -76,7 +76,7 @@ def publish(root: Path, study: Study) -> None:
     publisher.tags(tree.study_run_id, {"layerwise.answer": "none"})
     publisher.table(tree.study_run_id, RESULTS, pd.DataFrame({"mean": [1 / 3]}))
     publisher.manifest()
-    register(client, tree, Candidate("greedy", 2, 0, "depth-02", "What it is"), study=study.name)
+    register(client, tree, Candidate("greedy", 2, 0, "depth-02", "What it is"), shelf=Shelf(study.name, study.name))
     close_runs(client, tree)
 
 
@@ -178,7 +178,7 @@ def test_a_network_is_registered_on_a_server(
     client.finalize_logged_model(logged.model_id, "READY")
     candidate = Candidate("greedy", 2, 1, "depth-02", "What it is")
     assert registered_version(client, study.name, tree.run_key) is None
-    assert [register(client, tree, candidate, study=study.name) for _ in range(2)] == ["1", "1"]
+    assert [register(client, tree, candidate, shelf=Shelf(study.name, study.name)) for _ in range(2)] == ["1", "1"]
     version = client.get_model_version_by_alias(study.name, "chosen")
     assert (str(version.version), version.run_id, version.description) == ("1", run_id, "What it is")
     assert version.tags["layerwise.run_key"] == tree.run_key
@@ -187,7 +187,7 @@ def test_a_network_is_registered_on_a_server(
     assert Path(loaded).read_text() == "flavors: {}"
     client.delete_model_version(study.name, "1")
     assert registered_version(client, study.name, tree.run_key) is None
-    assert register(client, tree, candidate, study=study.name) == "2"
+    assert register(client, tree, candidate, shelf=Shelf(study.name, study.name)) == "2"
     assert "mlflow.modelVersions" in client.get_logged_model(logged.model_id).tags
     assert capfd.readouterr() == ("", "")
 
