@@ -334,6 +334,7 @@ def _require_entry(url: str) -> None:
         with _open(f"{url}/admin/version", _credentials()):
             return
     except HTTPError as error:
+        error.close()
         if error.code not in (401, 403):  # Prefect Cloud, for one, has no such page
             return
         received = f"no {CLIENT_LOGIN}" if not _credentials() else f"a {CLIENT_LOGIN} that is not the server's"
@@ -369,7 +370,8 @@ def answers(url: str) -> bool:
     try:
         with _open(f"{url}/health"):
             return True
-    except HTTPError:
+    except HTTPError as error:
+        error.close()
         return True  # a team's server may want a login here; it is there, which is all that is asked
     except OSError:
         return False

@@ -66,6 +66,10 @@ def test_schedules_are_schedules(tmp_path: Path):
     assert (one.study, one.entry.cron) == (load("blobs-supervised"), "0 2 * * *")
 
 
+PLACEHOLDERS = {"four-blobs.yaml", "tumours.yaml", "tumours", "STUDY", "tcp://host:port"}
+"""What stands in the documents for what a reader has."""
+
+
 @pytest.mark.parametrize("command", sorted(set(_commands("layerwise"))))
 def test_command_exists(command: str):
     """The command line knows every command and option that the documents name, and the studies they name exist."""
@@ -78,12 +82,7 @@ def test_command_exists(command: str):
     options = {text: option for option in known.params if isinstance(option, click.Option) for text in option.opts}
     assert {word for word in rest if word.startswith("-")} <= options.keys() | {"--help"}
     arguments = [parameter for parameter in known.params if isinstance(parameter, click.Argument)]
-    if (
-        arguments
-        and rest
-        and not rest[0].startswith("-")
-        and rest[0] not in {"four-blobs.yaml", "tumours.yaml", "tumours"}
-    ):
+    if arguments and rest and not rest[0].startswith("-") and rest[0] not in PLACEHOLDERS:
         settings = [value for option, value in pairwise(rest) if option == "--set"]
         load(rest[0], overrides=settings)
 

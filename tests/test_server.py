@@ -257,8 +257,9 @@ def test_nobody_else_on_the_machine_is_answered(tmp_path: Path) -> None:
             running.wait_ready()
             assert ask(f"{running.url}/flow_runs/filter", {}) == []
             for other in ("layerwise:", "layerwise:guess", *words):
-                with pytest.raises(HTTPError, match="401: Unauthorized"):
+                with pytest.raises(HTTPError, match="401: Unauthorized") as refused:
                     ask(f"{running.url}/flow_runs/filter", {}, other)
+                refused.value.close()
             words.append(os.environ["PREFECT_API_AUTH_STRING"])
         assert "PREFECT_API_AUTH_STRING" not in os.environ
     assert all(len(word) > 40 for word in words)
