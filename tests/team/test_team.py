@@ -373,10 +373,12 @@ def test_the_documented_profile_is_the_tested_one(team: Team) -> None:
 def test_prefect_asks_for_word_token_and_origin(team: Team) -> None:
     """The profile is in force: no word, no answer; no token, no change; no leave for pages from elsewhere."""
     url, theirs = f"{team.orchestration.url}/flow_runs/filter", "http://elsewhere.example"
-    with pytest.raises(HTTPError, match="401"):
+    with pytest.raises(HTTPError, match="401") as refused:
         ask(f"{team.orchestration.url}/admin/version", login="team:not the word")
-    with pytest.raises(HTTPError, match="403"):
+    refused.value.close()
+    with pytest.raises(HTTPError, match="403") as refused:
         ask(url, {}, login=WORDS["prefect"])
+    refused.value.close()
     allowed = {}
     for origin in (team.orchestration.page, theirs):
         request = urllib.request.Request(f"{team.orchestration.url}/health", headers={"Origin": origin})  # noqa: S310
