@@ -70,7 +70,8 @@ def test_command_exists(command: str):
     options = {text: option for option in known.params if isinstance(option, click.Option) for text in option.opts}
     assert {word for word in rest if word.startswith("-")} <= options.keys() | {"--help"}
     arguments = [parameter for parameter in known.params if isinstance(parameter, click.Argument)]
-    if arguments and rest and not rest[0].startswith("-") and rest[0] not in {"four-blobs.yaml", "tumours.yaml"}:
+    others = {"four-blobs.yaml", "tumours.yaml", "tcp://127.0.0.1:8786"}
+    if arguments and rest and not rest[0].startswith("-") and rest[0] not in others:
         settings = [value for option, value in pairwise(rest) if option == "--set"]
         load(rest[0], overrides=settings)
 
