@@ -113,7 +113,7 @@ def main() -> int:
 
 def _print_origin() -> None:
     known = {name.removeprefix("layerwise."): value for name, value in provenance().items()}
-    for name in ("machine", "cores", "threads", "git_commit", "git_dirty", "lock_digest"):
+    for name in ("machine", "cores", "git_commit", "git_dirty", "lock_digest"):
         print(f"{name}: {known.get(name, '')}")
     print(" ".join(f"{name.removeprefix('version.')} {value}" for name, value in known.items() if "version" in name))
     print(f"load now: {os.getloadavg()[0]:.1f}")

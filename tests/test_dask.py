@@ -183,7 +183,8 @@ def test_workers_that_exist_train_or_are_refused(root: Path, scheduler: str):
             assert (ended.status, ended.err) == (0, ""), ended
     finally:
         workers.terminate()
-        assert workers.wait(30) == 1
+        workers.communicate(timeout=30)
+    assert workers.returncode == 1
     scores = "SELECT DISTINCT m.key, m.step, m.value, t.value FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid"
     rows = ask(root, f"{scores} AND t.key = 'layerwise.seed' WHERE m.key = 'test_loss'")
     plain = layerwise.run(small(depth=2, seeds=11)).metrics()

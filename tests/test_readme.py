@@ -66,7 +66,7 @@ def test_schedules_are_schedules(tmp_path: Path):
     assert (one.study, one.entry.cron) == (load("blobs-supervised"), "0 2 * * *")
 
 
-PLACEHOLDERS = {"four-blobs.yaml", "tumours.yaml", "tumours", "STUDY", "tcp://host:port"}
+PLACEHOLDERS = {"four-blobs.yaml", "tumours.yaml", "tumours", "tcp://127.0.0.1:8786"}
 """What stands in the documents for what a reader has."""
 
 

@@ -52,8 +52,10 @@ def test_a_killed_worker_costs_one_stage(number: int, tmp_path: Path, prepared: 
     process = killed_at(root, chance.randint(1, 10))
     time.sleep(chance.random())
     stored, victim = state.stored(root), chance.choice(sorted(workers(root)))
+    print(f"trial {number}: worker {victim} of {workers(root)} is killed with {len(stored)} results stored")
     os.kill(victim, signal.SIGKILL)
     ended = roots.end(process)
+    print(ended.out)
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.count("A worker has gone; its block goes on elsewhere") == 1
     assert stored.items() <= state.stored(root).items(), "a stage that was stored has been computed again"
