@@ -43,6 +43,9 @@ KNOWN = (
 )
 """Commands that Layerwise and its libraries may start."""
 
+IN_MEMORY = "dask/tokenize.py:_normalize_pickle"
+"""Reads what it has pickled itself a line before: Prefect's server imports Dask with its collections."""
+
 
 @dataclass
 class Seen:
@@ -88,7 +91,7 @@ class Seen:
                 if not any(re.fullmatch(one, command) for one in KNOWN)
             ),
             *(f"unpickled the file {name} in {callers[0]}" for name, callers in files),
-            *(f"unpickled {name} in {callers[0]}" for name, callers in unpickled),
+            *(f"unpickled {name} in {callers[0]}" for name, callers in unpickled if IN_MEMORY not in str(callers[0])),
             *(f"opened a browser at {url}" for (url,) in self.of("browser")),
             *(f"wrote {path}" for path in sorted(written) if not may_be_written(path, root)),
         ]
