@@ -56,7 +56,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         try:
             with server.ready(), shown(console), warnings_shown(console), owned():
                 if crashed := close_crashed():
-                    say(f"Killed before, and gone on with from what it had stored: {', '.join(crashed)}.", console)
+                    say(f"Killed before, and marked so now: {', '.join(crashed)}. What was stored stays.", console)
                 storage = results_block(environment.results_folder(root))
                 return flow.with_options(result_storage=storage)(*arguments)
         except ServerProblem as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,13 +22,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the playwright p
 expect = playwright.expect
 
 CHECKOUT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-"""The browser itself must not call out either, and runs without a sandbox where the user is root."""
-
 STUDY = """
 name: small-pages
 question: Do the pages read well?
@@ -69,17 +61,6 @@ class Site:
         info = self.runs[name]["info"]
         address = f"{self.mlflow}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}"
         return f"{address}{tab}?workflowType=machine_learning"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser; expected one of {', '.join(BROWSERS)} on PATH: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

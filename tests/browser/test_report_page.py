@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.test_pages import BROWSERS, QUIET
 from tests.test_report import made
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
@@ -23,17 +21,6 @@ OVERFLOW = """() => [...document.querySelectorAll('body *')]
 """What reaches beyond the window, apart from what scrolls in a box of its own."""
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser; expected one of {', '.join(BROWSERS)} on PATH: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

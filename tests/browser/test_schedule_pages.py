@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.test_pages import BROWSERS, PATIENCE, QUIET
+from tests.browser.test_pages import PATIENCE
 from tests.serving import TERMINAL, Service, serving, wait_for, write_schedules
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
@@ -21,18 +20,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 SHOTS = os.environ.get("LAYERWISE_SCREENSHOTS")
 """A folder in which to keep what was seen, for a person to look at."""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser; expected one of {', '.join(BROWSERS)} on PATH: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
