@@ -145,7 +145,8 @@ esac
 if [ -z "$before" ]; then
     echo "Installing the locked packages into .venv, once: about two minutes and 2.6 GB of disk."
     "$python" -m venv --clear .venv
-    install --require-hashes --only-binary :all: -r requirements.lock || give_up "all of requirements.lock"
+    # The lock is whole. Left to look for more, pip meets `sqlalchemy[asyncio]`, which no line of it names, and stops.
+    install --require-hashes --no-deps --only-binary :all: -r requirements.lock || give_up "all of requirements.lock"
 fi
 install --no-deps --no-build-isolation --editable . || {
     echo "$packages -" >.venv/made-from

@@ -407,20 +407,6 @@ def _one_at_a_time(config: "uvicorn.Config", lock: Path) -> "uvicorn.Server":
     return OneAtATime(config)
 
 
-def _let_schedule() -> None:
-    """Have Prefect's scheduler store the runs that it plans.
-
-    Prefect 3.8.8 hands SQLAlchemy a planned run with its state, which is no column. SQLAlchemy 2.0 passes over it,
-    and 2.1 refuses it, so that nothing is ever scheduled. To go when Prefect does without.
-    """
-    from prefect.server.database.orm_models import FlowRun
-
-    def passed_over(_: type, values: dict[str, object], __: object) -> None:
-        del values["state"]
-
-    FlowRun.__mapper__.all_orm_descriptors["state"].bulk_dml_setter = passed_over  # ty: ignore[missing-attribute]
-
-
 def _let_wait() -> None:
     """Have transactions of a server with several clients and services wait for one another.
 
@@ -456,7 +442,6 @@ def _serve(listener: socket.socket) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    _let_schedule()
     if "PREFECT__SERVER_EPHEMERAL" not in os.environ:
         _let_wait()
         _let_catch_up()

@@ -400,6 +400,12 @@ def test_lock_satisfies_every_dependency(system: str) -> None:
             assert needed.specifier.contains(version), f"the lock has {version}, expected {needed}; run make lock"
 
 
+def test_nothing_installed_misses_a_package() -> None:
+    """Packages are installed as the lock lists them, without a look at what each of them needs: nothing is missing."""
+    checked = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout) == (0, "No broken requirements found.\n"), checked.stdout
+
+
 def test_nothing_committed_names_a_machine() -> None:
     """No file that is or will be committed holds a home directory's path or an index's address."""
     # The brackets keep this pattern from finding itself.

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -264,16 +264,20 @@ def require_artifacts_reached(client: MlflowClient, experiment: str, location: s
 
 
 def _sqlite_uri(path: Path) -> str:
-    # Only what SQLAlchemy would misread is escaped: MLflow makes a folder of the URI's text as it stands.
-    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
 
 
 def _path_of(uri: str) -> Path:
-    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
 
 
 def _open_sqlite(uri: str, root: Path) -> MlflowClient:
     path = _path_of(uri)
+    if uri == _sqlite_uri(database_path(root)) and "?" in uri:
+        raise TrackingError(
+            f"{database_path(root)} cannot be a tracking store: SQLAlchemy takes what follows a '?' for settings;"
+            " set LAYERWISE_ROOT to a folder without one, or rename it."
+        )
     _require_writable(path, artifact_root(root))
     if not path.exists() or path.stat().st_size == 0:
         _create(path, root)

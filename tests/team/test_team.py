@@ -340,7 +340,7 @@ def test_a_database_that_cannot_be_used_is_told_in_a_line(team: Team) -> None:
         ),
         (right.replace("+psycopg2", "+asyncpg2"), r".+ cannot be used .+; .+"),
         (
-            right.replace("+psycopg2", ""),
+            right.replace("+psycopg2", "+psycopg"),
             r".+ \(No module named 'psycopg'\); install that, or .+ postgresql\+psycopg2://\.",
         ),
     ):

@@ -89,8 +89,16 @@ def test_a_store_is_made_where_there_is_none(root, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", ["with space", "50% of", "what?", "ha#sh", "ünïcode"])
-def test_a_root_may_have_any_name(root, name, empty_store):
+def test_a_root_with_a_question_mark_is_refused(root):
+    """The store is not made elsewhere where the address of its place cannot be written."""
+    here = root / "what?"
+    line = f"{here}/mlruns/mlflow.db cannot be a tracking store: SQLAlchemy takes what follows a '?' for settings; "
+    assert refusal(here) == f"{line}set LAYERWISE_ROOT to a folder without one, or rename it."
+    assert not list(root.iterdir())
+
+
+@pytest.mark.parametrize("name", ["with space", "50% of", "%41", "ha#sh", "ünïcode"])
+def test_a_root_may_have_nearly_any_name(root, name, empty_store):
     """The store is found, and written, in folders whose names mean something in a URI."""
     here = root / name
     path = put_store(empty_store, here)
