@@ -4,7 +4,7 @@
 STUDY ?= blobs-supervised
 ARGS ?=
 
-# How many trials `chaos` runs, and at which of the events that it lists: 100, 26-50; all.
+# How many trials `chaos` runs, and at which of the events that it lists: 100, 26-50; one of all `kinds`; all.
 TRIALS ?= 100
 POINTS ?= all
 

@@ -28,6 +28,12 @@ def test_points_are_spread_over_a_list(monkeypatch: pytest.MonkeyPatch, asked: s
     assert trials.points("abcdefghij", few=3) == [(number, "abcdefghij"[number - 1]) for number in expected]
 
 
+def test_one_point_of_each_kind_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for kinds, the middle one of those alike is taken, in the order of the list."""
+    monkeypatch.setenv("CHAOS_POINTS", "kinds")
+    assert trials.points("aAbBaAc", few=3, kind=str.lower) == [(4, "B"), (5, "a"), (7, "c")]
+
+
 def test_a_wrong_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no number is refused with what is expected."""
     monkeypatch.setenv("CHAOS_TRIALS", "many")

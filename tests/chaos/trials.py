@@ -2,7 +2,7 @@
 
 ``CHAOS_TRIALS`` says which of those that go on for ever: ``20`` the first twenty, ``26-50`` those. ``CHAOS_POINTS``
 says which of those that are a list, such as every write of a run: ``20`` twenty of them, evenly spread, ``26-50``
-those, and ``all``. Without them a few are run.
+those, ``kinds`` one of each kind, and ``all``. Without them a few are run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,11 +25,16 @@ def numbers(few: int) -> range:
     return range(first or 1, last + 1)
 
 
-def points(listed: Sequence[T], few: int) -> list[tuple[int, T]]:
+def points(listed: Sequence[T], few: int, kind: Callable[[T], Hashable] = lambda point: point) -> list[tuple[int, T]]:
     """Those of a list that are to be run, with their numbers; ``few`` of them, if nobody asks for others."""
     numbered = list(enumerate(listed, start=1))
     if os.environ.get("CHAOS_POINTS") == "all":
         return numbered
+    if os.environ.get("CHAOS_POINTS") == "kinds":
+        alike: dict[Hashable, list[tuple[int, T]]] = {}
+        for number, point in numbered:
+            alike.setdefault(kind(point), []).append((number, point))
+        return sorted((those[len(those) // 2] for those in alike.values()), key=lambda chosen: chosen[0])
     first, last = _asked("CHAOS_POINTS", str(few))
     if first:
         return numbered[first - 1 : last]
