@@ -56,8 +56,12 @@ format: setup ## Format the code and apply safe lint fixes
 ui: setup ## Open the MLflow and Prefect pages on the runs of this folder
 	@$(BIN)/layerwise ui $(ARGS)
 
-bench: setup ## Time the main job against the tutorial's script
-	@$(BIN)/python -m benchmarks.main_job $(ARGS)
+bench: setup ## Time the same work by every way that one would go, side by side: half an hour
+	@cmp -s benchmarks/jax.lock .venv/jax/made-from || { rm -rf .venv/jax && $(BIN)/python -m venv .venv/jax && \
+	    PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/jax/bin/python -m pip install --quiet --no-input --require-hashes \
+	    --no-deps --only-binary :all: -r benchmarks/jax.lock && cp benchmarks/jax.lock .venv/jax/made-from; } || \
+	    { rm -rf .venv/jax; echo "JAX cannot be installed here: its parts are left out"; }
+	@$(BIN)/python -m benchmarks.suite $(ARGS)
 
 verdicts: setup ## Run every ready-made study, and write what it said of its claims into the README
 	@$(BIN)/python -m benchmarks.verdicts $(ARGS)
@@ -69,6 +73,8 @@ lock: ## Make requirements.lock anew from pyproject.toml, keeping versions that 
 	@command -v uv >/dev/null || { echo "make lock: no uv on PATH; expected uv; mend it with: pip install uv" >&2; exit 1; }
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-annotate --extra servers --group dev pyproject.toml -o requirements.lock --custom-compile-command 'make lock'
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	    --group jax -c requirements.lock -o benchmarks/jax.lock --custom-compile-command 'make lock'
 
 clean: ## Remove caches and build leftovers; runs, results and .venv stay
 	@find . \( -path ./.venv -o -path ./.layerwise -o -path ./mlruns -o -path ./.git \) -prune \

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -48,9 +48,14 @@ class Child:
     load: float
     output: str
 
-    def answer(self, key: str) -> list[Times]:
-        """The times that :func:`repeat` printed on the last line of its output: ``"cold"`` or ``"warm"``."""
-        return [Times(*times) for times in json.loads(self.output.splitlines()[-1])[key]]
+    @property
+    def answer(self) -> Any:
+        """What it printed on the last line of its output, as JSON."""
+        return json.loads(self.output.splitlines()[-1])
+
+    def repeats(self, key: str) -> list[Times]:
+        """The times that :func:`repeat` printed: ``"cold"`` or ``"warm"``."""
+        return [Times(*times) for times in self.answer[key]]
 
 
 def machine() -> str:
@@ -63,8 +68,14 @@ def machine() -> str:
     return f"{place}; {', '.join(versions)}; commit {tags.get('git_commit', 'unknown')[:10]}"
 
 
-def run_module(module: str, arguments: Sequence[str] = (), *, root: Path) -> Child:
+def run_module(module: str, arguments: Sequence[str] = (), *, root: Path, python: Path | None = None) -> Child:
     """Run ``python -m module`` to its end, in a scratch root.
+
+    Args:
+        module: its dotted name.
+        arguments: its own.
+        root: its ``LAYERWISE_ROOT``.
+        python: the interpreter, where it is not this one.
 
     Raises:
         RuntimeError: if it fails; the message ends with what it wrote.
@@ -77,7 +88,7 @@ def run_module(module: str, arguments: Sequence[str] = (), *, root: Path) -> Chi
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [str(python or sys.executable), "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -155,23 +166,37 @@ def processor_seconds(process: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def arguments(description: str | None) -> argparse.Namespace:
+class Asked(argparse.Namespace):
     """What the timed modules take."""
+
+    seeds: int
+    stages: int
+    epochs: int
+    repeats: int
+    unsupervised: bool
+
+
+def arguments(description: str | None) -> Asked:
+    """What this process was asked for."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--stages", type=int, default=11)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3, help="warm repeats, after the first run")
-    return parser.parse_args()
+    parser.add_argument("--unsupervised", action="store_true", help="autoencoders, each with a head")
+    return parser.parse_args(namespace=Asked())
 
 
-def repeat(work: Callable[[], object], repeats: int, *, started: float) -> None:
+def repeat(
+    work: Callable[[], object], repeats: int, *, started: float, more: Callable[[], dict[str, Any]] = dict
+) -> None:
     """Do the work once cold and then warm, and print the seconds as JSON.
 
     Args:
         work: what to time.
         repeats: how many times warm.
         started: ``time.perf_counter()`` before the imports; ``cold`` counts from there.
+        more: gives what else is to be printed.
     """
     work()
     times = [Times(time.perf_counter() - started, time.process_time())]
@@ -179,4 +204,4 @@ def repeat(work: Callable[[], object], repeats: int, *, started: float) -> None:
         begun = Times(time.perf_counter(), time.process_time())
         work()
         times.append(Times(time.perf_counter() - begun.wall, time.process_time() - begun.processor))
-    print(json.dumps({"cold": times[:1], "warm": times[1:]}))
+    print(json.dumps({"cold": times[:1], "warm": times[1:], **more()}))

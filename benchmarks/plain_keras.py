@@ -7,35 +7,31 @@ optimizer: a Sequential that is changed by ``pop`` and ``add`` goes on training 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import keras
 import numpy as np
-from sklearn.datasets import make_blobs
 
-ROWS, TRAIN, CLASSES, UNITS = 1000, 500, 3, 10
-BATCH, LEARNING_RATE, MOMENTUM = 32, 0.01, 0.9
+from benchmarks.tutorial import BATCH, CLASSES, LEARNING_RATE, MOMENTUM, TRAIN, UNITS, load_data
 
-
-def load_data() -> tuple[np.ndarray, np.ndarray]:
-    """Inputs ``(rows, 2)`` and one-hot targets ``(rows, 3)``; the first half trains, the second tests."""
-    inputs, classes = make_blobs(n_samples=ROWS, centers=CLASSES, n_features=2, cluster_std=2, random_state=2)[:2]
-    return inputs.astype(np.float32), np.eye(CLASSES, dtype=np.float32)[classes]
+STEPS = -(-TRAIN // BATCH)
+"""Minibatches of an epoch."""
 
 
-def build(depth: int) -> keras.Sequential:
-    """A compiled classifier whose hidden layers are frozen but for the newest."""
+def build(depth: int, **compiling: Any) -> keras.Sequential:
+    """A compiled classifier whose hidden layers are frozen but for the newest; ``compiling`` goes to ``compile``."""
     hidden = [keras.layers.Dense(UNITS, activation="relu", kernel_initializer="he_uniform") for _ in range(depth)]
     for layer in hidden[:-1]:
         layer.trainable = False
     model = keras.Sequential([keras.Input((2,)), *hidden, keras.layers.Dense(CLASSES, activation="softmax")])
     optimizer = keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=MOMENTUM)
-    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"], **compiling)
     return model
 
 
-def deepen(model: keras.Sequential) -> keras.Sequential:
+def deepen(model: keras.Sequential, **compiling: Any) -> keras.Sequential:
     """The model with a new hidden layer below its output layer; every other weight is kept."""
-    deeper = build(len(model.layers))
+    deeper = build(len(model.layers), **compiling)
     *hidden, output = model.layers
     *below, _, top = deeper.layers
     for kept, layer in zip([*hidden, output], [*below, top], strict=True):
@@ -54,12 +50,14 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=11)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compiled", action="store_true", help="with jit_compile, and an epoch's steps in one call")
     asked = parser.parse_args()
+    compiling = {"jit_compile": True, "steps_per_execution": STEPS} if asked.compiled else {}
     keras.utils.set_random_seed(asked.seed)
     inputs, targets = load_data()
-    model = build(1)
+    model = build(1, **compiling)
     for depth in range(1, asked.stages + 1):
-        model = model if depth == 1 else deepen(model)
+        model = model if depth == 1 else deepen(model, **compiling)
         fit(model, inputs, targets, epochs=asked.epochs)
         train = model.evaluate(inputs[:TRAIN], targets[:TRAIN], verbose=0)[1]
         test = model.evaluate(inputs[TRAIN:], targets[TRAIN:], verbose=0)[1]

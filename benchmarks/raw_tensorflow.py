@@ -11,12 +11,9 @@ STARTED = time.perf_counter()
 
 import numpy as np  # noqa: E402 - the clock starts before the imports
 import tensorflow as tf  # noqa: E402
-from sklearn.datasets import make_blobs  # noqa: E402
 
 from benchmarks import measuring  # noqa: E402
-
-ROWS, TRAIN, CLASSES, UNITS = 1000, 500, 3, 10
-BATCH, LEARNING_RATE, MOMENTUM = 32, 0.01, 0.9
+from benchmarks.tutorial import BATCH, CLASSES, LEARNING_RATE, MOMENTUM, TRAIN, UNITS, load_data  # noqa: E402
 
 Tensor = Any
 """TensorFlow adds a tensor's operators and indexing at run time, where no type checker sees them."""
@@ -26,8 +23,8 @@ Weights = tuple[Tensor, ...]
 
 def train(seeds: int, *, stages: int, epochs: int) -> np.ndarray:
     """Train every stage for every seed; returns test accuracy, ``(stages, seeds)``."""
-    inputs, classes = make_blobs(n_samples=ROWS, centers=CLASSES, n_features=2, cluster_std=2, random_state=2)[:2]
-    targets = tf.one_hot(classes, CLASSES)
+    inputs, one_hot = load_data()
+    targets, classes = tf.constant(one_hot), one_hot.argmax(axis=1)
     seen = tf.tile(tf.constant(inputs[np.newaxis], tf.float32), (seeds, 1, 1))
     random = np.random.default_rng(0)
     output = _fresh(random, seeds, UNITS, CLASSES, limit=np.sqrt(6 / (UNITS + CLASSES)))

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import marked
 from benchmarks.measuring import CHECKOUT
 from flows import environment
 from layerwise.claims.wording import p_value
@@ -25,7 +26,7 @@ from layerwise.study import StudyError, load, shipped
 if TYPE_CHECKING:
     from tasks.tracking.tracked import Tracked
 
-BEGIN, END = "<!-- verdicts: made by `make verdicts` -->", "<!-- end of verdicts -->"
+PLACE = ("verdicts", "make verdicts")
 README = CHECKOUT / "README.md"
 
 
@@ -44,7 +45,7 @@ def main() -> None:
             print(f"\n{name}", flush=True)
             subprocess.run([sys.executable, "-m", "flows.cli", "run", name], cwd=root, env=_environ(), check=True)
     text = in_markdown(list(_tracked(root, names)))
-    README.write_text(replaced(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+    marked.write(README, *PLACE, text)
     print(text)
 
 
@@ -67,18 +68,6 @@ def in_markdown(runs: Sequence[Tracked]) -> str:
         "|:--|:--|:--|:--|",
     ]
     return "\n".join([*lines, *(row for run in runs for row in _rows(run))])
-
-
-def replaced(page: str, text: str) -> str:
-    """A page with a text between the two marks.
-
-    Raises:
-        ValueError: if the page does not have each mark once.
-    """
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"expected {BEGIN!r} and {END!r} once each in the page; put them where the table goes")
-    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def _ready() -> Iterator[str]:

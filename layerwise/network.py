@@ -441,10 +441,13 @@ def initial_weights(piece: Piece, seeds: Sequence[int]) -> Weights:
     """
     template = _built(piece)
     if _initializers_show(template):
-        draws = [_drawers(template, seed) for seed in seeds]
+        weighted = [layer for piece in template.pieces for layer in piece if layer.weights]
         return tuple(
-            np.stack([np.asarray(drawn[position](weight.shape), np.float32) for drawn in draws])
-            for position, weight in enumerate(template.weights)
+            _drawn(
+                getattr(layer, f"{weight.name}_initializer"), weight.shape, [_seed_of(seed, place) for seed in seeds]
+            )
+            for place, layer in enumerate(weighted)
+            for weight in layer.weights
         )
     replicas = [_fresh_values(piece, seed) for seed in seeds]
     return tuple(np.stack(values) for values in zip(*replicas, strict=True))
@@ -467,24 +470,18 @@ def _initializers_show(built: Built) -> bool:
     return all(type(layer) in known for piece in built.pieces for layer in piece if layer.weights)
 
 
-def _drawers(built: Built, seed: int) -> list[keras.initializers.Initializer]:
-    """The initializer of each weight, seeded; building a piece per seed would cost ten times this."""
-    weighted = [layer for piece in built.pieces for layer in piece if layer.weights]
-    return [
-        _seeded(getattr(layer, f"{weight.name}_initializer"), _seed_of(seed, position))
-        for position, layer in enumerate(weighted)
-        for weight in layer.weights
-    ]
+def _drawn(initializer: keras.initializers.Initializer, shape: tuple[int, ...], seeds: Sequence[int]) -> np.ndarray:
+    """One weight for every seed, ``(seeds, ...)`` float32; building a piece per seed would cost ten times this."""
+    settings = initializer.get_config()
+    if "seed" not in settings:  # every seed gets the same: zeros, ones
+        return np.repeat(np.asarray(initializer(shape), np.float32)[np.newaxis], len(seeds), axis=0)
+    own = (type(initializer).from_config({**settings, "seed": seed}) for seed in seeds)
+    return np.stack([np.asarray(one(shape), np.float32) for one in own])
 
 
 def _seed_of(seed: int, position: int) -> int:
     """The seed of a piece's layer: its own, so that two encoders of one shape do not begin alike."""
     return seed if position == 0 else int(np.random.default_rng([seed, position]).integers(2**31))
-
-
-def _seeded(initializer: keras.initializers.Initializer, seed: int) -> keras.initializers.Initializer:
-    settings = initializer.get_config()
-    return type(initializer).from_config({**settings, "seed": seed} if "seed" in settings else settings)
 
 
 def _fresh_values(piece: Piece, seed: int) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerwise import datasets, outcomes, scoring, sizes, streams
+from layerwise import datasets, orders, outcomes, scoring, sizes, streams
 from layerwise.datasets import Data
 from layerwise.identity import (
     evaluation_digest,
@@ -34,6 +34,7 @@ from layerwise.identity import (
     permuted_digest,
     untrained_digest,
 )
+from layerwise.orders import Order
 from layerwise.stages import Block, Chain, Depth, Evaluation, Objective, StageResult, Weights
 from layerwise.study import FineTune, Study, Training, digest_of, passes_sequences
 
@@ -356,6 +357,10 @@ class _Stage:
     factors: tuple[float, ...] | None = None
     before: np.ndarray | None = None
 
+    def order(self, block: Block) -> Order:
+        """In which it visits its rows."""
+        return Order(block.seeds, self.name, self.depth, self.training.epochs)
+
 
 @dataclass(frozen=True)
 class _Start:
@@ -414,8 +419,9 @@ def _fit(
         noise=stage.noise,
         factors=stage.factors,
     )
-    order, keys = _orders(block, rows, stage), _noise_keys(block, stage)
-    fitted = engine.fit(problem, start.weights, inputs, targets, order, keys)
+    following = _following(block, stage)
+    order = orders.order(stage.order(block), rows, following=following.order(block) if following else None)
+    fitted = engine.fit(problem, start.weights, inputs, targets, order, _noise_keys(block, stage))
     if _frozen_digest(chain) != frozen:
         raise FrozenLayerMoved(
             f"{block.arm}, depth {stage.depth}: a frozen layer changed while {stage.name} was trained"
@@ -500,14 +506,13 @@ def _fresh(stage: str, depth: int, piece: Piece, seeds: Sequence[int]) -> Weight
     return network.initial_weights(piece, drawn)
 
 
-def _orders(block: Block, rows: np.ndarray, stage: _Stage) -> np.ndarray:
-    """``(seeds, epochs, n)`` int32: each seed's rows in each epoch's order, from its ``order`` stream."""
-    return np.stack([
-        streams.generator(seed, "order", stage.name, stage.depth).permuted(
-            np.tile(own, (stage.training.epochs, 1)), axis=1
-        )
-        for seed, own in zip(block.seeds, rows, strict=True)
-    ])  # fmt: skip
+def _following(block: Block, stage: _Stage) -> _Stage | None:
+    """The stage of the same rows that the block's next depth will want, if it grows by such stages."""
+    names, deeper = {"base": "add_layer", "add_layer": "add_layer", "head": "head"}, stage.depth + 1
+    if stage.name not in names or deeper > block.procedure.depth:
+        return None
+    training = block.procedure.training_at(deeper) if stage.name != "head" else stage.training
+    return dataclasses.replace(stage, name=names[stage.name], depth=deeper, training=training)
 
 
 def _noise_keys(block: Block, stage: _Stage) -> np.ndarray:

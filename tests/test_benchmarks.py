@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from benchmarks import growth, main_job, plain_keras, raw_tensorflow, verdicts
+from benchmarks import aims, growth, marked, plain_keras, raw_tensorflow, scikit, suite, tables, tutorial, verdicts
 from benchmarks.measuring import Times, run_module
+from benchmarks.parts import Part
 from layerwise import answers, datasets, engine
 from layerwise.claims.wording import sentence
 from layerwise.study import load, parse
@@ -33,18 +34,19 @@ def study():
 
 def test_plain_script_has_the_studys_data_and_settings(study):
     """The plain script trains on the study's rows, with its layers, optimizer, batch size, stages and epochs."""
-    inputs, targets = plain_keras.load_data()
+    inputs, targets = tutorial.load_data()
     data = datasets.generate(study.data)
     seen = datasets.view(study.data, data, seeds=(0,), labels=None, scaling="none")
     np.testing.assert_array_equal(inputs, seen.inputs)
     np.testing.assert_array_equal(targets, seen.one_hot)
-    np.testing.assert_array_equal(seen.train[0], np.arange(plain_keras.TRAIN))
+    np.testing.assert_array_equal(seen.train[0], np.arange(tutorial.TRAIN))
     (layer,), optimizer = study.network.layers, study.training.optimizer
-    assert (layer.units, layer.activation, layer.initializer) == (plain_keras.UNITS, "relu", "he_uniform")
-    assert (optimizer.learning_rate, optimizer.momentum) == (plain_keras.LEARNING_RATE, plain_keras.MOMENTUM)
-    assert study.training.batch_size == plain_keras.BATCH
-    whole, size = load(study.name), main_job.Size()
-    assert (whole.depth, whole.training.epochs, whole.seeds) == (size.stages, size.epochs, size.seeds)
+    assert (layer.units, layer.activation, layer.initializer) == (tutorial.UNITS, "relu", "he_uniform")
+    assert (optimizer.learning_rate, optimizer.momentum) == (tutorial.LEARNING_RATE, tutorial.MOMENTUM)
+    assert study.training.batch_size == tutorial.BATCH
+    whole, size = load(study.name), suite.Size()
+    assert (whole.depth, whole.training.epochs, whole.seeds) == (size.stages, size.epochs, size.seeds[0])
+    assert load("blobs-autoencoder").depth == suite.UNSUPERVISED_STAGES
 
 
 def test_growth_changes_one_thing_at_a_time():
@@ -67,8 +69,8 @@ def test_slopes_of_growth_are_found():
 
 def test_plain_keras_and_raw_tensorflow_reach_the_same_weights():
     """From equal weights and in equal order two stages end alike, to 2e-5, and the frozen layer stays as it was."""
-    inputs, targets = plain_keras.load_data()
-    order = np.arange(plain_keras.TRAIN, dtype=np.int32)[np.newaxis, np.newaxis]
+    inputs, targets = tutorial.load_data()
+    order = np.arange(tutorial.TRAIN, dtype=np.int32)[np.newaxis, np.newaxis]
     keras.utils.set_random_seed(0)
     model, seen = plain_keras.build(1), inputs[np.newaxis]
     for depth in (1, 2):
@@ -134,24 +136,110 @@ def test_failing_child_is_reported(tmp_path):
         run_module("no_such_part", ["--all"], root=tmp_path)
 
 
+def part(name: str, *seconds: float) -> Part:
+    """A part of so many repeats."""
+    return Part(name, f"what {name} is", [Times(value, value) for value in seconds], 900.0, None, [0.1])
+
+
 def test_aims_compare_medians():
-    """An aim is met where its figure, from the medians of the parts, is below its bound."""
-    seconds = {
-        "engine": [1.2, 9.0, 1.1],
-        "raw": [1.0],
-        "run": [40.0],
-        "plain": [50.0],
-        "help": [0.6],
-        "finished": [2.0],
-    }
+    """An aim holds the medians of its parts against its bound, from above or below, and says where one is missing."""
     parts = {
-        name: main_job.Part(name, name, [Times(value, value) for value in values], 900.0, None, [0.1])
-        for name, values in seconds.items()
+        one.name: one
+        for one in (
+            part("engine-30", 1.2, 9.0, 1.1),
+            part("jax-30", 1.0),
+            part("engine-100", 4.0),
+            part("engine-both", 4.2),
+            part("run", 40.0),
+            part("run-none", 36.7),
+            part("plain", 80.0),
+            part("shape-1", 0.7),
+            part("shape-2", 1.3),
+            part("help", 0.3),
+            *(part(f"engine-depth-{depth}", 1 + depth / 100) for depth in (3, 9, 50)),
+        )
     }
-    found = main_job.aims(parts, main_job.Size())
-    assert [(round(aim.measured, 3), aim.met) for aim in found] == [
-        (1.2, True), (0.8, True), (900.0, True), (0.6, False), (2.0, True),
-    ]  # fmt: skip
+    found = {aim.what: aim for aim in aims.judged(parts, (30, 1, 100))}
+    assert {what: (round(aim.measured, 3), aim.met) for what, aim in found.items() if aim.measured is not None} == {
+        "engine / JAX vmap + scan, 30 seeds, warm": (1.2, False),
+        "work done by two processes over work done by one": (1.905, True),
+        "layerwise run, 30 seeds, all models / plain Keras, ONE seed": (0.5, True),
+        "cost of a tracked model": (10.0, True),
+        "tracing and compiling, slowest shape": (1.3, False),
+        "stage at depth 50 / at depth 3": (1.456, False),
+        "layerwise --help": (0.3, True),
+        "layerwise run: peak memory of its largest process": (900.0, True),
+    }
+    unknown = found["layerwise run of the finished study"]
+    assert (unknown.met, unknown.found, unknown.asked) == (None, "not measured", "at most 5 s")
+
+
+def test_rounds_are_put_together():
+    """A part that took its turn twice has the repeats of both, and the higher memory."""
+    both = part("a", 1.0, 2.0).with_more(part("a", 6.0))
+    assert (both.seconds, len(both.times), both.load) == (2.0, 3, [0.1, 0.1])
+
+
+def test_tables_hold_every_part_and_aim():
+    """A table in Markdown has a row for each part and aim, with times the plain script, and marks what is not met."""
+    parts = [part("plain", 10.0), part("run", 5.0, 6.0, 7.0)]
+    found = tables.Measured({}, parts, [aims.Aim("a / b", 3.0, 2.0), aims.Aim("c", 1.0, 2.0, "s")])
+    by_part = tables._markdown(tables._PART_COLUMNS, tables._part_rows(found.shown)).splitlines()
+    assert by_part[3] == "| what run is | 6.00 | 0.60 | 5.00 to 7.00 | 6.00 | 3 | 900 | 0.1 |"
+    by_aim = tables._markdown(tables._AIM_COLUMNS, tables._aim_rows(found.aims)).splitlines()
+    assert by_aim[2:] == ["| a / b | 3.00 | at most 2 | **no** |", "| c | 1.00 s | at most 2 s | yes |"]
+    assert [row["seconds"] for row in found.as_json()["parts"]] == [10.0, 6.0]
+
+
+def test_scikit_learn_trains_every_epoch_of_a_stage():
+    """It trains as many epochs as it is asked for, learns, and hands on what its hidden layer gives."""
+    inputs, targets = tutorial.load_data()
+    made, features = scikit.stage(inputs, targets.argmax(axis=1), epochs=20, seed=0)
+    assert made.n_iter_ == 20
+    assert made.score(inputs[tutorial.TRAIN :], targets.argmax(axis=1)[tutorial.TRAIN :]) > 0.7
+    assert (features.shape, features.min()) == ((tutorial.ROWS, tutorial.UNITS), 0)
+
+
+IN_JAX = """
+import sys
+import jax
+import numpy as np
+from benchmarks import hand_written_jax, tutorial
+inputs, targets = map(jax.numpy.asarray, tutorial.load_data())
+given = np.load(sys.argv[1])
+layers = [(given["0"], given["1"]), (given["2"], given["3"])]
+order = np.arange(tutorial.TRAIN, dtype=np.int32)[np.newaxis]
+layers, _ = hand_written_jax.trained(layers, inputs, targets, order, loss=hand_written_jax.cross_entropy)
+np.savez(sys.argv[2], *(values for layer in layers for values in layer))
+"""
+
+
+@pytest.mark.skipif(not suite.JAX_PYTHON.exists(), reason="JAX is installed by `make bench` alone, beside the project")
+def test_hand_written_jax_reaches_the_same_weights(tmp_path):
+    """From equal weights and in equal order, a stage in JAX ends where the raw operations end, to 2e-5."""
+    keras.utils.set_random_seed(0)
+    inputs, targets = tutorial.load_data()
+    weights = [values[np.newaxis] for values in plain_keras.build(1).get_weights()]
+    order = np.arange(tutorial.TRAIN, dtype=np.int32)[np.newaxis, np.newaxis]
+    hidden, output, _ = raw_tensorflow.fit(*_layers(weights), inputs[np.newaxis], targets, order)
+    np.savez(tmp_path / "given.npz", **{str(place): values[0] for place, values in enumerate(weights)})
+    command = [suite.JAX_PYTHON, "-c", IN_JAX, tmp_path / "given.npz", tmp_path / "made.npz"]
+    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
+    made = np.load(tmp_path / "made.npz")
+    for by_hand, name in zip((*hidden, *output), made.files, strict=True):
+        np.testing.assert_allclose(by_hand.numpy().reshape(made[name].shape), made[name], **CLOSE)
+
+
+@pytest.mark.slow
+def test_the_whole_suite_runs(tmp_path):
+    """A quick look measures every part and writes all of it as JSON; only what needs JAX may be missing."""
+    command = [sys.executable, "-m", "benchmarks.suite", "--quick", "--json", str(tmp_path / "all.json")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent, capture_output=True)
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert all(row["seconds"] > 0 for row in found["parts"])
+    missing = {aim["what"] for aim in found["aims"] if aim["met"] is None}
+    assert {what for what in missing if "JAX" not in what} == set()
+    assert not missing or not suite.JAX_PYTHON.exists()
 
 
 def _layers(weights):
@@ -200,18 +288,20 @@ def test_a_row_says_claim_verdict_and_what_it_rests_on():
     ]
 
 
-def test_the_table_goes_between_its_marks():
+def test_a_text_goes_between_its_marks():
     """All else on the page stays, and a page without both marks is refused."""
-    page = f"before\n{verdicts.BEGIN}\nold\n{verdicts.END}\nafter\n"
-    assert verdicts.replaced(page, "new") == page.replace("old", "new")
+    begin, end = marked.marks(*verdicts.PLACE)
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert marked.replaced(page, *verdicts.PLACE, "new") == page.replace("old", "new")
     with pytest.raises(ValueError, match="once each in the page"):
-        verdicts.replaced("no marks", "new")
+        marked.replaced("no marks", *verdicts.PLACE, "new")
 
 
 def test_the_readme_holds_a_verdict_on_every_claim():
     """Every ready-made study has its rows, one for each claim as it is worded today, with one of three verdicts."""
     page = verdicts.README.read_text(encoding="utf-8")
-    table = page.partition(verdicts.BEGIN)[2].partition(verdicts.END)[0]
+    begin, end = marked.marks(*verdicts.PLACE)
+    table = page.partition(begin)[2].partition(end)[0]
     rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines() if line.startswith("| ")][1:]
     studies = {name: load(name) for name in READY}
     named = [row[0].removeprefix("|").strip().partition("]")[0].removeprefix("[") for row in rows]

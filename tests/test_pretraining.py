@@ -255,7 +255,7 @@ def test_a_full_stage_is_keras_on_a_well_conditioned_case():
     block, data = depth.block, datasets.generate(study.data)
     seen = block.view(data)
     stage = pretraining._Stage("base", 1, "labels", study.training)
-    order = pretraining._orders(block, seen.train, stage)[1]
+    order = stage.order(block).drawn(seen.train)[1]
     start = pretraining._fresh_layer(block, 1)
     output = pretraining._fresh("output", 0, network.Output(3, (5,)), block.seeds)
     model = keras_model(block, 1, "classifier", [values[1] for values in (*start, *output)], {1})
