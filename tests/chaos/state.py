@@ -90,6 +90,8 @@ def differences(there: State, here: State) -> list[str]:
 def times(root: Path) -> dict[str, int]:
     """When each point was computed: that must not change when the run goes on after a kill."""
     with database(root) as store:
+        if not _is_made(store):
+            return {}
         names = _names(store)
         rows = store.execute("SELECT run_uuid, key, step, timestamp FROM metrics").fetchall()
         return {f"{names[run]}: {key} at {step}": when for run, key, step, when in rows}
@@ -98,7 +100,7 @@ def times(root: Path) -> dict[str, int]:
 def statuses(root: Path) -> Counter[str]:
     """How many runs stand in which status; nothing where there is no store."""
     with database(root) as store:
-        if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+        if not _is_made(store):
             return Counter()
         return Counter(dict(store.execute("SELECT status, count(*) FROM runs GROUP BY status")))
 
@@ -158,6 +160,10 @@ def database(root: Path, place: str = "mlruns/mlflow.db") -> Iterator[sqlite3.Co
 
 
 # --- the store ----------------------------------------------------------------------------------------------
+
+
+def _is_made(store: sqlite3.Connection) -> bool:
+    return bool(store.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone())
 
 
 def _forget_deleted(store: sqlite3.Connection) -> None:
