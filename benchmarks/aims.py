@@ -46,7 +46,7 @@ class Aim:
         return "not measured" if self.measured is None else f"{self.measured:.2f} {self.unit}".rstrip()
 
 
-def judged(parts: Parts, seeds: tuple[int, ...], models: int = 330) -> list[Aim]:
+def judged(parts: Parts, seeds: tuple[int, ...], models: int) -> list[Aim]:
     """Every aim.
 
     Args:

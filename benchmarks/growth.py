@@ -17,14 +17,13 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from benchmarks.curves import slopes
 from benchmarks.measuring import Times, machine, run_module
 
 BASE = {"seeds": 10, "depth": 4, "width": 10, "rows": 500, "arms": 1}
@@ -79,16 +78,6 @@ def trained(thing: str, size: int, *, epochs: int, repeats: int) -> list[Times]:
         if repeat:
             times.append(Times(time.perf_counter() - begun.wall, time.process_time() - begun.processor))
     return times
-
-
-def slopes(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
-    """Seconds for each unit more, and the exponent of growth, by least squares.
-
-    Example:
-        >>> [round(float(slope), 3) for slope in slopes([1, 2, 4], [0.5, 1.0, 2.0])]
-        [0.5, 1.0]
-    """
-    return np.polyfit(sizes, seconds, 1)[0], np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
 
 
 def stored(**changes: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import aims, tables
+from benchmarks import aims, curves, growth, tables
 from benchmarks.measuring import CHECKOUT, Child, run_module
 from benchmarks.parts import Part
 from tasks.provenance import provenance
@@ -112,10 +113,11 @@ class Suite:
             if seeds in {self.main_seeds, self.many_seeds} and JAX_PYTHON.exists():
                 yield Probe("engine", rounds, lambda seeds=seeds: self.warm("hand_written_jax", seeds))
         yield Probe("engine", rounds, lambda: self.warm("raw_tensorflow", self.main_seeds))
-        yield Probe("engine", 1, lambda: self.warm("engine_alone", size.most_seeds))
+        yield Probe("engine", 1, lambda: self.warm("engine_alone", size.most_seeds, repeats=1))
         yield Probe("engine", rounds, self.two_processes)
         yield Probe("unsupervised", rounds, self.unsupervised)
-        yield Probe("deep", 1, self.deep)
+        yield Probe("growth", 1, self.deep)
+        yield Probe("growth", 1, self.growth)
         yield Probe("wide", 1, self.wide)
         yield Probe("common", 1, self.common_way)
 
@@ -133,11 +135,13 @@ class Suite:
         yield Part.whole("plain-compiled", f"the same with jit_compile and steps_per_execution, {whole}", child)
         yield Part.whole("sklearn", f"scikit-learn, {whole}", self.module("scikit", *asked))
 
-    def warm(self, module: str, seeds: int, *, unsupervised: bool = False) -> Iterator[Part]:
+    def warm(
+        self, module: str, seeds: int, *, unsupervised: bool = False, repeats: int | None = None
+    ) -> Iterator[Part]:
         """A module that trains many seeds: its first run, imports and all, and those that follow."""
         title = {"engine_alone": "engine", "hand_written_jax": "JAX", "raw_tensorflow": "raw TensorFlow"}[module]
         asked = [*self.size.arguments(unsupervised=unsupervised), "--seeds", str(seeds)]
-        asked += ["--repeats", str(self.size.repeats), *(["--unsupervised"] if unsupervised else [])]
+        asked += ["--repeats", str(repeats or self.size.repeats), *(["--unsupervised"] if unsupervised else [])]
         child = self.module(module, *asked)
         name = f"{title.split()[0].lower()}-{'unsupervised' if unsupervised else seeds}"
         yield Part.repeated(
@@ -210,6 +214,15 @@ class Suite:
             for depth, seconds in child.answer["seconds"].items():
                 yield Part.told(f"{side}-depth-{depth}", f"{title}: the stage at depth {depth}", child, seconds)
 
+    def growth(self) -> Iterator[Part]:
+        """The engine, warm, where one thing of its work grows."""
+        for thing in curves.GROWN:
+            asked = ["--thing", thing, "--epochs", str(self.size.epochs // 2), "--repeats", str(self.size.repeats)]
+            child = self.module("growth", *asked)
+            for size, times in zip(growth.SIZES[thing], child.answer, strict=True):
+                seconds = statistics.median(wall for wall, _ in times)
+                yield Part.told(f"growth-{thing}-{size}", f"engine, warm: {thing} {size}", child, seconds)
+
     def wide(self) -> Iterator[Part]:
         """An epoch of three stages of wide layers on many rows."""
         asked = ["--rows", str(self.size.rows), "--epochs", str(self.size.wide_epochs)]
@@ -271,7 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=main.__doc__)
     parser.add_argument("--rounds", type=int, help="how often the parts take their turns (3)")
     parser.add_argument(
-        "--only", default="", metavar="WORD", help="plain, run, engine, unsupervised, deep, wide, common"
+        "--only", default="", metavar="WORD", help="plain, run, engine, unsupervised, growth, wide, common"
     )
     parser.add_argument("--quick", action="store_true", help="two stages of five epochs: shows that it runs, no more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
@@ -284,7 +297,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="layerwise-bench-") as scratch:
         parts = measured(Suite(size, Path(scratch)), asked.only)
-    result = tables.Measured(about(size), parts, aims.judged({part.name: part for part in parts}, size.seeds))
+    named, tracked = {part.name: part for part in parts}, size.seeds[0] * size.stages
+    models = {"run-none": 0, "run-final": size.seeds[0], "run": tracked}
+    found = list(curves.fitted(named, models))
+    result = tables.Measured(about(size), parts, found, aims.judged(named, size.seeds, tracked))
     tables.show(result)
     if asked.quick:
         print("A quick look: its figures and aims say nothing about the work itself.")

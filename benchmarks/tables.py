@@ -12,6 +12,7 @@ from rich.table import Table
 
 from benchmarks import marked
 from benchmarks.aims import Aim
+from benchmarks.curves import Curve
 from benchmarks.measuring import CHECKOUT
 from benchmarks.parts import Part
 
@@ -38,10 +39,11 @@ IN_README = (
 
 @dataclass(frozen=True)
 class Measured:
-    """A run of the suite: where and of what, every part, every aim."""
+    """A run of the suite: where and of what, every part, how costs grow, every aim."""
 
     about: dict[str, Any]
     parts: list[Part]
+    curves: list[Curve]
     aims: list[Aim]
 
     def as_json(self) -> dict[str, Any]:
@@ -51,13 +53,13 @@ class Measured:
             for part in self.parts
         ]
         bounds = [{**dataclasses.asdict(aim), "met": aim.met} for aim in self.aims]
-        return {**self.about, "parts": rows, "aims": bounds}
+        grown = [{**dataclasses.asdict(one), "unit_ms": one.unit_ms, "exponent": one.exponent} for one in self.curves]
+        return {**self.about, "parts": rows, "curves": grown, "aims": bounds}
 
     @property
     def shown(self) -> list[Part]:
-        """The parts that stand in tables; of the deep networks' stages only those that both sides have."""
-        both = {name.removeprefix("plain-depth-") for name in (part.name for part in self.parts)}
-        return [part for part in self.parts if "engine-depth-" not in part.name or part.name.rpartition("-")[2] in both]
+        """The parts that have rows of their own; the others are points of curves."""
+        return [part for part in self.parts if "-depth-" not in part.name and not part.name.startswith("growth-")]
 
 
 def show(found: Measured) -> None:
@@ -68,6 +70,7 @@ def show(found: Measured) -> None:
         console.print(f"{name:<10}{value}", highlight=False)
     for title, header, rows in (
         ("parts", _PART_COLUMNS, _part_rows(found.shown)),
+        ("growth", _CURVE_COLUMNS, _curve_rows(found.curves)),
         ("aims", _AIM_COLUMNS, _aim_rows(found.aims)),
     ):
         table = Table(box=None, pad_edge=False, title=title, title_justify="left")
@@ -83,13 +86,16 @@ def write(found: Measured) -> None:
     about = found.about
     head = f"{about['date'][:10]}, {about['machine']}; {about['versions']}; commit {about['commit'][:10]}."
     parts = _markdown(_PART_COLUMNS, _part_rows(found.shown))
+    grown = _markdown(_CURVE_COLUMNS, _curve_rows(found.curves))
     aims = _markdown(_AIM_COLUMNS, _aim_rows(found.aims))
-    marked.write(CHECKOUT / "docs/performance.md", "bench", COMMAND, f"{head}\n\n{parts}\n\n{aims}")
+    text = "\n\n".join([head, aims, parts, grown])
+    marked.write(CHECKOUT / "docs/performance.md", "bench", COMMAND, text)
     few = [part for part in found.parts if part.name in IN_README]
     marked.write(CHECKOUT / "README.md", "bench", COMMAND, _markdown(_PART_COLUMNS[:3], _part_rows(few)))
 
 
 _PART_COLUMNS = ("what", "median s", "times one seed of plain Keras", "min to max s", "CPU s", "repeats", "MB", "load")
+_CURVE_COLUMNS = ("what grows", "sizes", "seconds", "ms a unit more", "exponent")
 _AIM_COLUMNS = ("aim", "measured", "bound", "met")
 
 
@@ -106,6 +112,19 @@ def _part_rows(parts: Sequence[Part]) -> Iterator[list[str]]:
             str(len(part.times)),
             f"{part.largest_mb:.0f}",
             f"{max(part.load):.1f}",
+        ]
+
+
+def _curve_rows(curves: Sequence[Curve]) -> Iterator[list[str]]:
+    for one in curves:
+        shown = [*range(0, len(one.sizes), max(1, len(one.sizes) // 6))]
+        shown = sorted({*shown, len(one.sizes) - 1})
+        yield [
+            one.what,
+            " ".join(str(one.sizes[place]) for place in shown),
+            " ".join(f"{one.seconds[place]:.3g}" for place in shown),
+            f"{one.unit_ms:.2f}",
+            "" if one.exponent is None else f"{one.exponent:.2f}",
         ]
 
 

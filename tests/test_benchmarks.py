@@ -14,7 +14,19 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from benchmarks import aims, growth, marked, plain_keras, raw_tensorflow, scikit, suite, tables, tutorial, verdicts
+from benchmarks import (
+    aims,
+    curves,
+    growth,
+    marked,
+    plain_keras,
+    raw_tensorflow,
+    scikit,
+    suite,
+    tables,
+    tutorial,
+    verdicts,
+)
 from benchmarks.measuring import Times, run_module
 from benchmarks.parts import Part
 from layerwise import answers, datasets, engine
@@ -63,8 +75,8 @@ def test_growth_changes_one_thing_at_a_time():
 
 def test_slopes_of_growth_are_found():
     """Of a line through zero the exponent is one, and its slope is found; of a parabola it is two."""
-    np.testing.assert_allclose(growth.slopes([1, 2, 4], [0.5, 1.0, 2.0]), (0.5, 1.0))
-    assert growth.slopes([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0])[1] == pytest.approx(2)
+    np.testing.assert_allclose(curves.slopes([1, 2, 4], [0.5, 1.0, 2.0]), (0.5, 1.0))
+    assert curves.slopes([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0])[1] == pytest.approx(2)
 
 
 def test_plain_keras_and_raw_tensorflow_reach_the_same_weights():
@@ -159,7 +171,7 @@ def test_aims_compare_medians():
             *(part(f"engine-depth-{depth}", 1 + depth / 100) for depth in (3, 9, 50)),
         )
     }
-    found = {aim.what: aim for aim in aims.judged(parts, (30, 1, 100))}
+    found = {aim.what: aim for aim in aims.judged(parts, (30, 1, 100), models=330)}
     assert {what: (round(aim.measured, 3), aim.met) for what, aim in found.items() if aim.measured is not None} == {
         "engine / JAX vmap + scan, 30 seeds, warm": (1.2, False),
         "work done by two processes over work done by one": (1.905, True),
@@ -183,12 +195,33 @@ def test_rounds_are_put_together():
 def test_tables_hold_every_part_and_aim():
     """A table in Markdown has a row for each part and aim, with times the plain script, and marks what is not met."""
     parts = [part("plain", 10.0), part("run", 5.0, 6.0, 7.0)]
-    found = tables.Measured({}, parts, [aims.Aim("a / b", 3.0, 2.0), aims.Aim("c", 1.0, 2.0, "s")])
+    found = tables.Measured({}, parts, [], [aims.Aim("a / b", 3.0, 2.0), aims.Aim("c", 1.0, 2.0, "s")])
     by_part = tables._markdown(tables._PART_COLUMNS, tables._part_rows(found.shown)).splitlines()
     assert by_part[3] == "| what run is | 6.00 | 0.60 | 5.00 to 7.00 | 6.00 | 3 | 900 | 0.1 |"
     by_aim = tables._markdown(tables._AIM_COLUMNS, tables._aim_rows(found.aims)).splitlines()
     assert by_aim[2:] == ["| a / b | 3.00 | at most 2 | **no** |", "| c | 1.00 s | at most 2 s | yes |"]
     assert [row["seconds"] for row in found.as_json()["parts"]] == [10.0, 6.0]
+
+
+def test_curves_are_fitted_to_the_parts_of_one_thing():
+    """Parts that differ in one size make a curve, in the order of their sizes; what was timed cold is no part of it."""
+    names = {
+        "engine-30": 3.0,
+        "engine-10": 1.0,
+        "engine-30-cold": 9.0,
+        "plain-depth-3": 1.0,
+        "run": 20.0,
+        "run-none": 17.0,
+    }
+    parts = {name: part(name, seconds) for name, seconds in names.items()}
+    seeds, models = curves.fitted(parts, {"run-none": 0, "run-final": 30, "run": 330})
+    assert (seeds.sizes, seeds.seconds, round(seeds.unit_ms), round(seeds.exponent or 0, 6)) == (
+        (10, 30),
+        (1, 3),
+        100,
+        1,
+    )
+    assert (models.sizes, round(models.unit_ms, 2), models.exponent) == ((0, 330), 9.09, None)
 
 
 def test_scikit_learn_trains_every_epoch_of_a_stage():
