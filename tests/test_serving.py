@@ -157,6 +157,16 @@ def test_what_cannot_be_found_is_refused_in_one_line(lab: Lab, said: str, versio
     assert "\n" not in str(error.value)
 
 
+def test_where_nothing_is_registered_it_is_said_what_registers(tmp_path: Path):
+    """Who registers nothing yet is told the command that does."""
+    client = open_store(tmp_path)
+    with pytest.raises(
+        TrackingError, match=r"none is registered yet, which `layerwise register RUN --depth N` does\.$"
+    ):
+        find_model(client, "nobody")
+    client._tracking_client.store.engine.dispose()
+
+
 def test_a_run_is_found_by_the_version_that_it_registered(lab: Lab):
     """The id of a run means its own version, not one that a person asked for; without one the line says what to do."""
     run_id = lab.people.tree.study_run_id
