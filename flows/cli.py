@@ -266,7 +266,12 @@ def serve(model: str, version: int | None, port: int) -> None:
 @click.argument("model")
 @click.argument("file", type=click.Path(path_type=Path))
 @model_version
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv or .parquet to this file.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write .csv or .parquet to this file, in the place of what it holds.",
+)
 @click.option("--separator", default=",", metavar="CHAR", help="Between the values of a CSV file, instead of a comma.")
 def predict(model: str, file: Path, version: int | None, output: Path | None, separator: str) -> None:
     """Answer every row of a CSV or Parquet file with a registered model.

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
+SCHEDULER = "dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:0"
+"""What starts a scheduler of Dask that nobody beyond this machine reaches."""
+
 PRELOAD = "flows.worker"
 """The module that every worker loads first."""
 

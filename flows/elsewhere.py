@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import environment
-from flows.cluster import ANSWER, Scale, no_answer
+from flows.cluster import ANSWER, SCHEDULER, Scale, no_answer
 from flows.environment import EnvironmentProblem
 from flows.launching import Unanswered
 from flows.printing import FAILED, in_one_line
@@ -127,7 +127,7 @@ def _connected(address: str) -> Generator[Client]:
     if reason := no_answer(address):
         raise Unanswered(
             f"--address {address}: no Dask scheduler answers there ({reason}); start one, such as"
-            " `dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:0`, or leave --address out.",
+            f" `{SCHEDULER}`, or leave --address out.",
             FAILED,
         )
     from distributed import Client

@@ -62,6 +62,7 @@ def predict_command(asked: Asked, output: Path | None, root: Path) -> int:
     from tasks.tracking.verified import find_model, verified
 
     try:
+        _refuse_overwriting(asked.file, output)
         writer = _writer(output)
         header(asked.file, separator=asked.separator)  # what is no table is refused before anything is looked for
         client = open_existing_store(root)
@@ -69,7 +70,7 @@ def predict_command(asked: Asked, output: Path | None, root: Path) -> int:
         model = verified(client, found)
         pieces = _pieces(model, asked.file, asked.separator)
         with writer as write:
-            for piece in _answered(model, found.name, pieces):
+            for piece in _answered(model, found.name, asked.file, pieces):
                 write(piece)
     except (TrackingError, StudyError) as problem:
         return refuse(str(problem), WRONG_REQUEST)
@@ -78,6 +79,12 @@ def predict_command(asked: Asked, output: Path | None, root: Path) -> int:
             raise
         return refuse(f"{output} cannot be written ({error.strerror or error}); name another file.", FAILED)
     return DONE
+
+
+def _refuse_overwriting(file: Path, output: Path | None) -> None:
+    """The answers may not take the place of the rows, under whatever name they are reached."""
+    if output is not None and output.exists() and file.exists() and output.samefile(file):
+        raise StudyError(f"--output {output}: is the file of the rows itself; name another file for the answers.")
 
 
 def _pieces(model: VerifiedModel, file: Path, separator: str) -> Iterator[pd.DataFrame | np.ndarray]:
@@ -89,7 +96,7 @@ def _pieces(model: VerifiedModel, file: Path, separator: str) -> Iterator[pd.Dat
     return number_pieces(file, sum(int(np.prod(shape)) for shape in shapes), separator=separator)
 
 
-def _answered(model: VerifiedModel, name: str, pieces: Iterator[Any]) -> Iterator[pd.DataFrame]:
+def _answered(model: VerifiedModel, name: str, file: Path, pieces: Iterator[Any]) -> Iterator[pd.DataFrame]:
     """The answers to each piece; the network is loaded for the first, once that was read."""
     loaded: RawRows | BareNetwork | None = None
     for piece in pieces:
@@ -100,7 +107,7 @@ def _answered(model: VerifiedModel, name: str, pieces: Iterator[Any]) -> Iterato
             made = answers(loaded, piece)
         yield made
     if loaded is None:
-        raise StudyError(f"{name}: there are no rows to answer; expected a header, and one row for each example.")
+        raise StudyError(f"{file}: there are no rows to answer; expected a header, and one row for each example.")
 
 
 def _loaded(model: VerifiedModel) -> RawRows | BareNetwork:

@@ -250,13 +250,22 @@ def _day(tracked: Tracked) -> str:
 
 
 def tracked_values(tracked: Tracked, runs: Mapping[tuple[str, int], SeedRun]) -> dict[Place, Value]:
-    """All that the tracker holds of a run and that a computation can be compared with."""
+    """All that the tracker holds of a run and that a computation can be compared with.
+
+    Encoders are left out: they were made of the run's models afterwards, and a computation makes none.
+    """
+    from tasks.encoding import SUFFIX
+
     found: dict[Place, Value] = {}
     if tracked.stages is not None:
         found |= _stage_values(tracked.stages.to_dict("records"))
     for (arm, seed), run in runs.items():
         found |= {Place(arm, seed, seed, "scores", depth, name): value for (name, depth), value in run.scores.items()}
-        found |= {Place(arm, seed, seed, name, depth, "weights"): value for (name, depth), value in run.weights.items()}
+        found |= {
+            Place(arm, seed, seed, name, depth, "weights"): value
+            for (name, depth), value in run.weights.items()
+            if not name.endswith(SUFFIX)
+        }
     for row in tracked.metrics.to_dict("records"):
         found |= _row_values(row)
     return found

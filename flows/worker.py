@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from flows import environment
-from flows.cluster import CONFIGURATION, PRELOAD, Scale, no_answer, share_of_memory
+from flows.cluster import CONFIGURATION, PRELOAD, SCHEDULER, Scale, no_answer, share_of_memory
 from flows.printing import DONE, FAILED, refuse, say
 from layerwise import sizes
 
@@ -29,7 +29,7 @@ def worker_command(address: str, *, workers: int | None, root: Path) -> int:
     """
     environment.prepare(root)
     if reason := no_answer(address):
-        return refuse(f"no Dask scheduler answers at {address} ({reason}); start it first.", FAILED)
+        return refuse(f"no Dask scheduler answers at {address} ({reason}); start one, such as `{SCHEDULER}`.", FAILED)
     import dask
 
     with dask.config.set(CONFIGURATION):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
+SUFFIX = "-encoder"
+"""What an encoder's model is called, behind the name of its network's. No training leaves one."""
+
 
 def publish_encoder(client: MlflowClient, tree: RunTree, model: LoggedModel) -> tuple[LoggedModel, int]:
     """Publish the hidden layers of a logged model as a model beside it, unless that is there.
@@ -41,7 +44,7 @@ def publish_encoder(client: MlflowClient, tree: RunTree, model: LoggedModel) -> 
     preparation = source.files.get(f"data/{raw_rows.PREPARATION}")
     template = ModelTemplate.of(encoder, serving=_serving(source, encoder.output_shape[1:]))
     own = SeedModel(
-        run_id, f"{model.name}-encoder", depth, template, weights, content_digest(*weights), preparation=preparation
+        run_id, f"{model.name}{SUFFIX}", depth, template, weights, content_digest(*weights), preparation=preparation
     )
     (model_id,) = Publisher(client, tree).models([own])
     features = 1

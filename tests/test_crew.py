@@ -22,6 +22,7 @@ from flows import cluster, crew, elsewhere, environment
 from flows.cluster import Cluster, Scale, WorkersGone, is_loopback, no_answer, refuse_too_many, share_of_memory
 from flows.environment import EnvironmentProblem
 from flows.printing import in_one_line
+from flows.worker import worker_command
 from layerwise import datasets, imported, sizes, stages
 from layerwise.growing import Growing
 from layerwise.study import Study, StudyError
@@ -30,6 +31,7 @@ from tasks.blocks import BlockFailed, Group, Surroundings
 from tasks.results import StorageProblem
 from tests.studies import small
 from tests.test_cli import refusal, write_study
+from tests.trackers import unused_port
 
 ARMS = {
     "greedy": "greedy",
@@ -256,6 +258,19 @@ def test_a_port_that_says_nothing_is_no_scheduler(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cluster, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert no_answer(f"tcp://127.0.0.1:{listener.getsockname()[1]}").startswith("silence")
+
+
+def test_a_worker_without_a_scheduler_says_what_starts_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """One line with the address and the command of a scheduler that only this machine reaches."""
+    monkeypatch.setattr(cluster, "ANSWER", 0.5)
+    monkeypatch.setattr(environment, "prepare", lambda _root: None)
+    address = f"tcp://127.0.0.1:{unused_port()}"
+    assert worker_command(address, workers=1, root=tmp_path) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"layerwise: no Dask scheduler answers at {address} (")
+    assert said.endswith("; start one, such as `dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:0`.\n")
 
 
 def an_answer(**changes: Any) -> elsewhere._Answer:

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from flows import environment
+from flows.registering import Asked, register_command
 from flows.reproducing import Allowed, reproduce_command
 from layerwise import engine, pretraining
 from layerwise.study import Study, StudyError, parse
@@ -182,6 +183,19 @@ def test_a_repeat_is_reproduced_by_its_name(lab: Lab, asked: Study, reproduce: C
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("Reproducing reproduced:again, run ")
     assert ended.out.splitlines()[-1].startswith("EXACT (R0): 84 scores")
+
+
+@pytest.mark.usefixtures("change")
+def test_an_encoder_that_was_registered_is_no_part_of_what_is_compared(
+    lab: Lab,  # noqa: F811
+    asked: Study,
+    reproduce: Callable[..., Ended],
+) -> None:
+    """What a person had made of a run's models afterwards makes it no other run."""
+    assert register_command(asked.name, Asked(depth=1), encoder=True, name=None, root=lab.root) == 0
+    ended = reproduce(asked.name)
+    assert ended.status == 0
+    assert ended.out.splitlines()[-1] == "EXACT (R0): 84 scores and outcomes, 6 models and 4 stages, all equal."
 
 
 def test_a_run_without_a_ledger_is_compared_by_the_rest(

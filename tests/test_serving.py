@@ -157,6 +157,16 @@ def test_what_cannot_be_found_is_refused_in_one_line(lab: Lab, said: str, versio
     assert "\n" not in str(error.value)
 
 
+def test_where_nothing_is_registered_it_is_said_what_registers(tmp_path: Path):
+    """Who registers nothing yet is told the command that does."""
+    client = open_store(tmp_path)
+    with pytest.raises(
+        TrackingError, match=r"none is registered yet, which `layerwise register RUN --depth N` does\.$"
+    ):
+        find_model(client, "nobody")
+    client._tracking_client.store.engine.dispose()
+
+
 def test_a_run_is_found_by_the_version_that_it_registered(lab: Lab):
     """The id of a run means its own version, not one that a person asked for; without one the line says what to do."""
     run_id = lab.people.tree.study_run_id
@@ -307,12 +317,12 @@ WRONG: dict[str, tuple[str, str]] = {
     "another name": ("age,color,visits,ward,smokes\n", r": has no column 'colour', .*; did you mean 'color'\? It has"),
     "several": ("age\n1\n", r": has no column 'colour' and 3 more, .* it has 'age'; say which --separator it has\.$"),
     "a separator": ("age;colour;visits;ward;smokes\n", r"say which --separator it has\.$"),
-    "text": ("age,colour,visits,ward,smokes\n1,red,2,10,true\nold,red,2,10,true\n", r": line 3 has 'old' in column 1"),
+    "text": ("age,colour,visits,ward,smokes\n1,red,2,10,true\nold,red,2,10,true\n", r": line 3 has 'old' in column 1;"),
     "infinite": ("age,colour,visits,ward,smokes\ninf,red,2,10,true\n", r"people/1: column 'age' has infinite values"),
     "a short row": ("age,colour,visits,ward,smokes\n1,red\n", r": a row has 2 values, but the header names 5;"),
     "twice": ("age,colour,visits,ward,smokes,age\n", r": has the column 'age' twice; give every column a name"),
     "nothing": ("", r": is empty; expected a header, and one row for each example\.$"),
-    "no rows": ("age,colour,visits,ward,smokes\n", r"people/1: there are no rows to answer"),
+    "no rows": ("age,colour,visits,ward,smokes\n", r"rows\.csv: there are no rows to answer"),
 }  # fmt: skip
 
 
@@ -325,6 +335,30 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(
     (tmp_path / "rows.csv").write_text(text)
     assert re.search(expected, refused(lab.predict("people", tmp_path / "rows.csv", tmp_path / "out.parquet")))
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+@pytest.mark.parametrize("values", ["old", [1, 2]], ids=["text", "lists"])
+def test_a_parquet_column_of_another_type_is_named(
+    lab: Lab, tmp_path: Path, values: Any, refused: Callable[[int], str]
+):
+    """What is no number is refused in one line that names the file and the column, and no file is written."""
+    ROWS.assign(age=pd.Series([values] * len(ROWS), dtype=object)).to_parquet(tmp_path / "rows.parquet")
+    said = refused(lab.predict("people", tmp_path / "rows.parquet", tmp_path / "out.csv"))
+    assert re.search(r"rows\.parquet: column 'age' holds what is no number \(.+\); mend it\.$", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
+
+
+@pytest.mark.parametrize("output", ["rows.csv", "linked.csv"])
+def test_answers_do_not_take_the_place_of_the_rows(
+    lab: Lab, tmp_path: Path, output: str, refused: Callable[[int], str]
+):
+    """The file that is read is not written over, whatever name it is given by."""
+    ROWS.to_csv(tmp_path / "rows.csv", index=False)
+    (tmp_path / "linked.csv").symlink_to("rows.csv")
+    before = (tmp_path / "rows.csv").read_bytes()
+    said = refused(lab.predict("people", tmp_path / "rows.csv", tmp_path / output))
+    assert said.endswith(f"{output}: is the file of the rows itself; name another file for the answers.")
+    assert (tmp_path / "rows.csv").read_bytes() == before
 
 
 def test_files_that_are_no_tables_are_refused_in_one_line(lab: Lab, tmp_path: Path, refused: Callable[[int], str]):

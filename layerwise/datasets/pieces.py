@@ -29,6 +29,9 @@ COMMA_SEPARATED, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 
 ColumnType = Literal["number", "boolean", "text"]
 
+EXPECTED = {"double": "a number", "bool": "true or false"}
+"""What pyarrow's types are in words."""
+
 
 def pieces(path: Path, columns: Mapping[str, ColumnType], *, separator: str = ",") -> Iterator[pd.DataFrame]:
     """Some columns of a CSV or Parquet file, some rows at a time, in the file's order; other columns are not read.
@@ -44,7 +47,7 @@ def pieces(path: Path, columns: Mapping[str, ColumnType], *, separator: str = ",
     with _said_of(path):
         names = header(path, separator=separator)
         _require(path, names, list(columns))
-        found = _parquet(path, list(columns)) if _is_parquet(path) else _csv(path, columns, separator)
+        found = _parquet(path, columns) if _is_parquet(path) else _csv(path, columns, separator)
         for piece in found:
             if len(piece):
                 yield piece
@@ -142,13 +145,15 @@ def _parsing(path: Path, separator: str) -> Any:
     return csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else separator, newlines_in_values=True)
 
 
-def _parquet(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
+def _parquet(path: Path, columns: Mapping[str, ColumnType]) -> Iterator[pd.DataFrame]:
     from pyarrow import parquet
 
+    names, rows = list(columns), max(1, PIECE_NUMBERS // len(columns))
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(max(1, PIECE_NUMBERS // len(columns)), columns=columns, use_threads=False):
+        for batch in file.iter_batches(rows, columns=names, use_threads=False):
             # What a file says of pandas is for files of one's own.
-            yield batch.replace_schema_metadata().to_pandas()[columns]
+            piece = batch.replace_schema_metadata().to_pandas()[names]
+            yield piece.assign(**{name: numbers_of(path, piece[name]) for name in names if columns[name] == "number"})
 
 
 def _parquet_names(path: Path) -> list[str]:
@@ -200,7 +205,8 @@ def _in_words(error: Exception) -> str:
     if found := re.search(r"column #(\d+): Row #(\d+): CSV conversion error to (\w+): invalid value '(.{0,40})", text):
         column, line, kind, value = found.groups()
         return (
-            f"line {line} has {value.rstrip(chr(39))!r} in column {int(column) + 1}, which is to hold {kind}; mend it."
+            f"line {line} has {value.rstrip(chr(39))!r} in column {int(column) + 1}; expected"
+            f" {EXPECTED.get(kind, kind)}; mend it."
         )
     if "straddling" in text:
         return f"has a row of more than {PIECE_BYTES:,} bytes; see its line breaks and quotes."

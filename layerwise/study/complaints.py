@@ -78,7 +78,10 @@ def _explain(item: Any, schema: type[Part]) -> str:  # noqa: PLR0911 - one answe
         return f"received {short(received)}; expected a name for each, as in greedy: {{}}"
     if kind == "value_error":
         return str(context["error"])
-    return f"received {short(received)}; {item['msg'].lower()}"
+    if kind == "too_short":
+        return f"received {short(received)}; expected {context['min_length']} or more"
+    # No more than its first letter is made small: a pattern in it means what it says.
+    return f"received {short(received)}; {item['msg'][:1].lower()}{item['msg'][1:]}"
 
 
 def _kinds(key: str, location: Sequence[Any]) -> list[str]:

@@ -203,7 +203,11 @@ def _run(client: MlflowClient, run_id: str | None) -> Run | None:
 
 def _known(client: MlflowClient) -> str:
     names = [one.name for one in client.search_registered_models(max_results=PAGE)]
-    return f"; there are {', '.join(names[:5])}" if names else "; no model is registered yet"
+    return (
+        f"; there are {', '.join(names[:5])}"
+        if names
+        else "; none is registered yet, which `layerwise register RUN --depth N` does"
+    )
 
 
 def _files(client: MlflowClient, found: Found) -> dict[str, bytes]:
