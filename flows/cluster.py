@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -25,7 +25,7 @@ from layerwise import sizes
 from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
-    from distributed import LocalCluster
+    from distributed import Client, LocalCluster
     from prefect_dask import DaskTaskRunner
 
 LOOPBACK = "127.0.0.1"
@@ -168,7 +168,7 @@ class Cluster:
         Raises:
             WorkersGone: if there has been none for too long.
         """
-        there = set(self.runner.client.scheduler_info(n_workers=-1)["workers"])
+        there = self._there()
         if self.workers - there:
             self.lost = True
             progress.tell("A worker has gone; its block goes on elsewhere, from the stages that are stored.")
@@ -176,6 +176,13 @@ class Cluster:
         self.empty_since = None if there else self.empty_since or now
         if self.empty_since is not None and now - self.empty_since > PATIENCE:
             raise WorkersGone(f"No worker has been there for {PATIENCE:.0f} s; start some, and run again.")
+
+    def _there(self) -> set[str]:
+        """The addresses of the workers; those of the last look where the scheduler does not answer."""
+        try:
+            return set(workers_of(self.runner.client))
+        except OSError:  # it has gone, which whoever waits for a block is told
+            return self.workers
 
     def deliver(self) -> None:
         """Have the workers send what they still have to report to Prefect, and report those that cannot any more."""
@@ -189,6 +196,20 @@ class Cluster:
             distributed.wait(sent, timeout=2 * STOP_TIMEOUT)
             if self.lost:
                 close_crashed_tasks()
+
+
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """What is known of each worker of a cluster, by its address.
+
+    Asked of the scheduler itself: what the client remembers for ``scheduler_info`` it overwrites every two seconds with
+    an answer that lists no worker, at times between asking and reading.
+
+    Raises:
+        OSError: if the scheduler does not answer.
+    """
+    if client.scheduler is None:  # it has been closed, for want of an answer
+        raise OSError("the connection to the scheduler is closed")
+    return client.sync(client.scheduler.identity, n_workers=-1)["workers"]
 
 
 @contextmanager

@@ -11,12 +11,15 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
+import dask
 import httpx
 import psutil
 import pytest
+from distributed import Client, LocalCluster
 
 from flows import cluster, crew, elsewhere, environment
 from flows.cluster import Cluster, Scale, WorkersGone, is_loopback, no_answer, refuse_too_many, share_of_memory
@@ -287,8 +290,12 @@ def test_a_cluster_without_workers_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster.progress, "tell", told.append)
 
     class Client:
-        def scheduler_info(self, n_workers: int) -> dict[str, Any]:  # noqa: ARG002 - Dask's signature
-            return there
+        scheduler = SimpleNamespace(identity=lambda n_workers: there if n_workers == -1 else {"workers": {}})
+
+        def sync(self, function: Callable[..., Any], **arguments: Any) -> Any:
+            if not there:
+                raise OSError("connection refused")
+            return function(**arguments)
 
     class Runner:
         client = Client()
@@ -296,6 +303,10 @@ def test_a_cluster_without_workers_is_left(monkeypatch: pytest.MonkeyPatch):
     watched = Cluster(Runner())  # ty: ignore[invalid-argument-type]
     watched.look()
     assert (watched.size, told) == (2, [])
+    held = there.pop("workers")
+    watched.look()
+    assert (watched.size, told) == (2, []), "a scheduler that does not answer is no worker that has gone"
+    there["workers"] = held
     del there["workers"]["a"]
     watched.look()
     assert told == ["A worker has gone; its block goes on elsewhere, from the stages that are stored."]
@@ -304,6 +315,23 @@ def test_a_cluster_without_workers_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "PATIENCE", -1)
     with pytest.raises(WorkersGone, match=r"No worker has been there for .* s; start some, and run again\."):
         watched.look()
+
+
+def test_workers_that_are_there_are_seen(monkeypatch: pytest.MonkeyPatch):
+    """Whatever Dask's client remembers meanwhile, no look misses a worker, and nobody is told that one has gone."""
+    told: list[str] = []
+    monkeypatch.setattr(cluster.progress, "tell", told.append)
+    quickly = {"distributed.client.scheduler-info-interval": "2ms"}
+    with (
+        dask.config.set(quickly),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, protocol="inproc://", dashboard_address=None)
+        as local,
+        Client(local, set_as_default=False) as client,
+    ):  # fmt: skip
+        watched = Cluster(SimpleNamespace(client=client))  # ty: ignore[invalid-argument-type]
+        for _ in range(200):
+            watched.look()
+            assert (watched.size, told) == (2, [])
 
 
 def surroundings_there(names: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:
