@@ -16,7 +16,7 @@ from rich.console import Console
 from flows import environment
 from flows.launching import Unanswered
 from flows.locks import Busy, alone_with_results
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, refuse, say
+from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, Terminal, refuse, say
 from layerwise.sizes import in_words
 from tasks.records import File, Folder, listed
 
@@ -44,7 +44,7 @@ def clean_command(wanted: Wanted, root: Path, *, really: bool) -> int:
         root: whose results.
         really: whether to remove it, and not only say so.
     """
-    console = Console()
+    console = Terminal()
     folder = environment.results_folder(root)
     if not folder.is_dir():
         say(f"There are no results in {folder}.", console)

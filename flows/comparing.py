@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment
-from flows.printing import DONE, print_table, say
+from flows.printing import DONE, Terminal, print_table, say
 from flows.reporting import deliver, plain, reports_folder, safe_word
 from layerwise.study import StudyError
 
@@ -52,7 +52,7 @@ def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, 
     if as_text:
         click.echo(plain(report.markdown(page)), nl=False)
         return DONE
-    _print(found, Console())
+    _print(found, Terminal())
     place = reports_folder(root) / f"compare-{'-'.join(safe_word(run.name) for run in found.runs)[:200]}.html"
     return deliver(report.html(page).encode(), output, place, may_open=may_open)
 

@@ -10,10 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from flows import environment
-from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse, say
+from flows.printing import DONE, FAILED, WRONG_REQUEST, Terminal, refuse, say
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def accept_command(said: str, root: Path) -> int:
     except TrackingError as error:
         return refuse(str(error), WRONG_REQUEST)
     moved = "" if before is None or before.info.run_id == run.info.run_id else f", in the place of {_called(before)}"
-    say(f"Accepted: {_called(run)}{moved}. Scheduled runs of it are judged against this one.", Console())
+    say(f"Accepted: {_called(run)}{moved}. Scheduled runs of it are judged against this one.", Terminal())
     return DONE
 
 

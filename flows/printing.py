@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +26,22 @@ DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
 COLUMNS = LABELS | {"test_mae": "test MAE", "test_reconstruction_mse": "test error"}
 """The scores that the terminal shows, where an arm has them; all others are in the results table."""
+
+
+class Terminal(Console):
+    """Standard output. Once its reader, such as ``head``, has left, nothing is printed, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process, from the middle of whatever it does."""
+        self.quiet = True
+        leave_unread()
+
+
+def leave_unread() -> None:
+    """Have standard output go nowhere, since nobody reads it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def print_results(study: Study, table: pd.DataFrame, answer: str, console: Console) -> None:
@@ -93,7 +111,8 @@ def _mean_and_sd(row: dict[str, Any], name: str) -> str:
 
 def refuse(message: str, status: int) -> int:
     """Say on standard error, in one line, what is wrong; returns the status to exit with."""
-    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
+    with suppress(BrokenPipeError):  # what nobody reads changes no status
+        click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
 

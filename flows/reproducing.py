@@ -17,7 +17,7 @@ from rich.console import Console
 
 from flows import environment, progress
 from flows.launching import Unanswered
-from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, say
+from flows.printing import DONE, FAILED, WRONG_REQUEST, Terminal, in_one_line, refuse, say
 from layerwise import agreement, comparison, imported, sizes, stages
 from layerwise.agreement import Agreement, Difference, Place, Value
 from layerwise.study import Study
@@ -100,7 +100,7 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
     Raises:
         StudyError: if the run's data or code differ here, or cannot be had.
     """
-    console = Console()
+    console = Terminal()
     # It warns of every shape that it compiles a program for; a study has several.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from flows import environment
 from flows.locks import Busy, claim
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, say
+from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, Terminal, in_one_line, refuse, say
 from flows.schedules import Scheduled, read_schedules
 from flows.server import LastingServer, Server, ServerProblem
 from layerwise import sizes
@@ -57,7 +57,7 @@ def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, ro
     if work_pool is not None and not os.environ.get("PREFECT_API_URL"):
         raise StudyError("--work-pool: no server is named that has one; name your team's in PREFECT_API_URL")
     environment.prepare(root)
-    console = Console()
+    console = Terminal()
     try:
         if work_pool is not None:
             return _deploy(asked, work_pool, console)

@@ -299,6 +299,33 @@ def test_data_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path, mistak
 OWN_LAYER = "import keras\n\n\ndef gated(units=4):\n    return [keras.layers.Dense(units), keras.layers.ReLU()]\n"
 
 
+def unread(root: Path, *arguments: str, **pipes: Any) -> Ended:
+    """One command whose standard output is a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        return end(begin(root, *arguments, stdout=write, **pipes))
+    finally:
+        os.close(write)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path):
+    """With `head` behind it that has seen enough, a study is trained to its end, and the status is its own."""
+    write_study(tmp_path, depth=1, seeds=2, track={"models": "none"})
+    assert unread(tmp_path, "run", "study.yaml") == Ended(0, None, "")
+    assert set(statuses(tmp_path)) == {"FINISHED"}
+    again = unread(tmp_path, "run", "study.yaml", stderr=subprocess.STDOUT)
+    assert again == Ended(0, None, None)
+
+
+def test_what_nobody_reads_changes_no_status(tmp_path: Path):
+    """Listing to nobody is done; a wrong request stays one, also where nobody reads the refusal."""
+    assert unread(tmp_path, "list") == Ended(0, None, "")
+    assert unread(tmp_path, "run", "nothing", stderr=subprocess.STDOUT).status == 2
+    assert unread(tmp_path, "accept", "nothing", stderr=subprocess.STDOUT).status == 2
+
+
 @pytest.mark.slow
 def test_a_layer_of_ones_own_is_named_and_trained(tmp_path: Path) -> None:
     """A function beside the study file makes layers; the run says whose code it is, and refuses what makes none."""
