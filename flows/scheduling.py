@@ -22,7 +22,7 @@ from flows import environment
 from flows.locks import Busy, claim
 from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, Terminal, in_one_line, refuse, say
 from flows.schedules import Scheduled, read_schedules
-from flows.server import LastingServer, Server, ServerProblem
+from flows.server import LastingServer, Server, ServerProblem, ServerRefused, require_entry
 from layerwise import sizes
 from layerwise.study import StudyError
 
@@ -54,11 +54,14 @@ def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, ro
     asked = read_schedules(file)
     for one in asked:
         sizes.refuse_oversize(one.study)
-    if work_pool is not None and not os.environ.get("PREFECT_API_URL"):
+    url = os.environ.get("PREFECT_API_URL")
+    if work_pool is not None and not url:
         raise StudyError("--work-pool: no server is named that has one; name your team's in PREFECT_API_URL")
     environment.prepare(root)
     console = Terminal()
     try:
+        if url:
+            require_entry(url)
         if work_pool is not None:
             return _deploy(asked, work_pool, console)
         with claim(root, LOCK):
@@ -66,7 +69,7 @@ def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, ro
     except Busy:
         return refuse(f"schedules of {root} are being served already; stop that command first.", BUSY)
     except ServerProblem as problem:
-        return refuse(str(problem), FAILED)
+        return refuse(str(problem), WRONG_REQUEST if isinstance(problem, ServerRefused) else FAILED)
     except KeyboardInterrupt:
         say("stopped", console)
         return DONE
@@ -90,6 +93,7 @@ def _deploy(asked: Sequence[Scheduled], work_pool: str, console: Console) -> int
             " name another.",
             WRONG_REQUEST,
         )
+    deploying.check_times(asked)
     deployed = {one.name: deploying.deploy(one, work_pool=work_pool) for one in asked}
     deploying.install_automations(asked, deployed)
     _say_what(asked, console)
@@ -101,6 +105,7 @@ def _serve(asked: Sequence[Scheduled], port: int, root: Path, console: Console) 
     with _server(asked, root, port, console) as server:
         from flows import deploying
 
+        deploying.check_times(asked)
         for line in deploying.skip_missed(_concerned(server, asked)):
             say(line, console)
         deployed = {one.name: deploying.deploy(one) for one in asked}
