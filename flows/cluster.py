@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -248,18 +248,30 @@ def _local_cluster(workers: int, memory: int) -> LocalCluster:
         )
 
 
-def no_answer(address: str) -> str:
-    """Why no Dask scheduler answers at an address, in a line; empty where one does."""
+def no_answer(address: str, role: Literal["client", "worker"] = "client") -> str:
+    """Why no Dask scheduler answers at an address, in a line; empty where one does.
+
+    Args:
+        address: of the scheduler.
+        role: as whom it is asked, which decides the certificate that Dask shows where it speaks TLS.
+    """
     try:
-        asyncio.run(_identity(address))
+        asyncio.run(_identity(address, role))
     except (OSError, TimeoutError) as error:
         return " ".join(str(error).split()) or f"silence for {ANSWER:.0f} s"
+    except TypeError:
+        tls = "DASK_DISTRIBUTED__COMM__TLS__"
+        return (
+            f"Dask has no certificates for tls://; name them in {tls}CA_FILE, {tls}{role.upper()}__CERT and"
+            f" {tls}{role.upper()}__KEY"
+        )
     return ""
 
 
-async def _identity(address: str) -> None:
-    from distributed import rpc
+async def _identity(address: str, role: str) -> None:
+    from distributed import Security, rpc
 
+    shown = Security().get_connection_args(role)
     # Dask's own limits are for each of several steps, of which some have none.
-    async with asyncio.timeout(ANSWER), rpc(address) as scheduler:
+    async with asyncio.timeout(ANSWER), rpc(address, connection_args=shown) as scheduler:
         await scheduler.identity(n_workers=0)

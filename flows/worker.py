@@ -28,7 +28,7 @@ def worker_command(address: str, *, workers: int | None, root: Path) -> int:
         root: where results are, as the runs name it too.
     """
     environment.prepare(root)
-    if reason := no_answer(address):
+    if reason := no_answer(address, "worker"):
         return refuse(f"no Dask scheduler answers at {address} ({reason}); start it first.", FAILED)
     import dask
 

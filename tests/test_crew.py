@@ -19,7 +19,7 @@ import dask
 import httpx
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
 from flows import cluster, crew, elsewhere, environment
 from flows.cluster import Cluster, Scale, WorkersGone, is_loopback, no_answer, refuse_too_many, share_of_memory
@@ -259,6 +259,22 @@ def test_a_port_that_says_nothing_is_no_scheduler(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cluster, "ANSWER", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert no_answer(f"tcp://127.0.0.1:{listener.getsockname()[1]}").startswith("silence")
+
+
+def test_a_scheduler_that_speaks_tls_is_asked_with_dasks_certificates():
+    """Those that Dask's settings name are shown; without any it is a line that says where to name them."""
+    own = Security.temporary()
+    named = {"ca-file": own.tls_ca_file, "client.cert": own.tls_client_cert, "client.key": own.tls_client_key}
+    with LocalCluster(
+        n_workers=0, processes=False, protocol="tls://", host="127.0.0.1", security=own, dashboard_address=None
+    ) as local:
+        address = local.scheduler_address
+        assert no_answer(address) == (
+            "Dask has no certificates for tls://; name them in DASK_DISTRIBUTED__COMM__TLS__CA_FILE,"
+            " DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+        )
+        with dask.config.set({f"distributed.comm.tls.{name}": value for name, value in named.items()}):
+            assert no_answer(address) == ""
 
 
 def an_answer(**changes: Any) -> elsewhere._Answer:
