@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from flows import environment
-from flows.launching import Unanswered
+from flows.launching import Unanswered, unusable
 from flows.locks import Busy, alone_with_results
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, Terminal, refuse, say
+from flows.printing import BUSY, DONE, FAILED, Terminal, refuse, say
 from layerwise.sizes import in_words
 from tasks.records import File, Folder, listed
 
@@ -103,7 +103,7 @@ def _of_deleted(root: Path) -> set[str]:
 
         return only_of_deleted(open_store(root))
     except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
+        raise unusable(error) from None
 
 
 def _said(files: Iterable[File], what: str) -> str:

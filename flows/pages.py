@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from flows import environment
+from flows.printing import of_store
 from layerwise.study.parts import printable
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _serve(root: Path, pages: dict[str, _Page]) -> int:
     try:
         client = open_store(root)  # creates it where it is missing, so that the page has something to show
     except TrackingError as error:
-        return _refuse(str(error))
+        return _refuse(*of_store(error))
     mlflow, prefect = pages["mlflow"], pages["prefect"]
     starts = {
         # An address of a database may hold a password, and everybody sees a command's arguments.

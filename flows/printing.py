@@ -22,6 +22,8 @@ from layerwise.study.scores import LABELS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tasks.tracking.store import TrackingError
+
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
 COLUMNS = LABELS | {"test_mae": "test MAE", "test_reconstruction_mse": "test error"}
@@ -114,6 +116,20 @@ def refuse(message: str, status: int) -> int:
     with suppress(BrokenPipeError):  # what nobody reads changes no status
         click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
+
+
+def refuse_store(error: TrackingError) -> int:
+    """Say that a tracking store cannot be used, as :func:`of_store` words it; returns the status to exit with."""
+    return refuse(*of_store(error))
+
+
+def of_store(error: TrackingError) -> tuple[str, int]:
+    """What a command says of a tracking store that it cannot use, and the status that it ends with."""
+    from tasks.tracking.store import StoreFull, TrackerAway
+
+    if isinstance(error, TrackerAway):
+        return f"{error}; run again once it answers, or correct or unset MLFLOW_TRACKING_URI.", FAILED
+    return str(error), FAILED if isinstance(error, StoreFull) else WRONG_REQUEST
 
 
 def in_one_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import click
 
 from flows import environment
 from flows.pages import PageProblem, is_taken, log_of, running, wait_ready, watch
-from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse
+from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse, refuse_store
 from layerwise.study.parts import printable
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def serve_command(said: str, *, version: int | None, port: int, root: Path) -> i
         client = open_existing_store(root)
         found = find_model(client, said, version)
         model = verified(client, found)
-    except TrackingError as problem:
-        return refuse(str(problem), WRONG_REQUEST)
+    except TrackingError as error:
+        return refuse_store(error)
     try:
         _serve(found, model, port, root)
     except PageProblem as problem:
