@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows import environment
-from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse, refuse_store
+from flows.printing import DONE, FAILED, WRONG_REQUEST, leave_unread, refuse, refuse_store
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def predict_command(asked: Asked, output: Path | None, root: Path) -> int:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
+        if output is None and error.filename is None:
+            leave_unread()  # what is left in it would be tried again at the end
         place = output or error.filename or "standard output"
         remedy = "name another file" if output else "name a file with --output"
         return refuse(f"{place} cannot be written ({error.strerror or error}); {remedy}.", FAILED)

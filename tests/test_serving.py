@@ -275,6 +275,20 @@ def _staged(lab: Lab, folder: Path, said: str = "people") -> Path:
     return folder
 
 
+@pytest.mark.slow
+def test_output_that_cannot_be_written_is_told_in_a_line(lab: Lab, file: Path):
+    """A full disk behind standard output is named as such, with exit 1, like a file that cannot be made."""
+    with Path("/dev/full").open("w") as full:
+        ended = end(begin(lab.root, "predict", "people", str(file), stdout=full))
+    assert (ended.status, ended.err) == (
+        1, "layerwise: standard output cannot be written (No space left on device); name a file with --output.\n"
+    )  # fmt: skip
+    place = lab.root / "nowhere" / "out.csv"
+    ended = end(begin(lab.root, "predict", "people", str(file), "--output", str(place)))
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == f"layerwise: {place} cannot be written (No such file or directory); name another file.\n"
+
+
 def test_a_long_file_is_answered_piece_by_piece(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """However a file is cut, every row has the answer that it has alone, and no piece is larger than asked."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 400)
