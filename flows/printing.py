@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -36,13 +36,13 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Rich would end the process, from the middle of whatever it does."""
         self.quiet = True
-        leave_unread()
+        leave_unread(self.file)
 
 
-def leave_unread() -> None:
-    """Have standard output go nowhere, since nobody reads it any more."""
+def leave_unread(file: IO[str] | None = None) -> None:
+    """Have standard output, or what stands for it, go nowhere, since nobody reads it any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, (file or sys.stdout).fileno())
     os.close(nowhere)
 
 

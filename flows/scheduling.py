@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
+import time
+import warnings
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +25,7 @@ from flows import environment
 from flows.locks import Busy, claim
 from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, Terminal, in_one_line, refuse, say
 from flows.schedules import Scheduled, read_schedules
-from flows.server import LastingServer, Server, ServerProblem, ServerRefused, require_entry
+from flows.server import LastingServer, Server, ServerProblem, ServerRefused, answers, require_entry
 from layerwise import sizes
 from layerwise.study import StudyError
 
@@ -58,7 +61,7 @@ def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, ro
     if work_pool is not None and not url:
         raise StudyError("--work-pool: no server is named that has one; name your team's in PREFECT_API_URL")
     environment.prepare(root)
-    console = Terminal()
+    console = Terminal(file=sys.stdout)
     try:
         if url:
             require_entry(url)
@@ -114,7 +117,7 @@ def _serve(asked: Sequence[Scheduled], port: int, root: Path, console: Console) 
         deploying.install_automations(asked, deployed)
         _say_what(asked, console)
         _say_where(server, console)
-        _run_slots(asked, console)
+        _run_slots(asked, _concerned(server, asked), console)
     return DONE
 
 
@@ -186,16 +189,49 @@ def _say_where(server: Server, console: Console) -> None:
     say("Look at what the runs found: layerwise ui --prefect-port 4201. Ctrl-C stops serving.", console)
 
 
-def _run_slots(asked: Sequence[Scheduled], console: Console) -> None:
-    """Run slots as they come due, each in its own process, until interrupted."""
+def _run_slots(asked: Sequence[Scheduled], names: list[str] | None, console: Console) -> None:
+    """Run slots as they come due, each in its own process, until interrupted.
+
+    Prefect's runner gives up on a server that is away for some minutes; here it is waited for.
+
+    Raises:
+        ServerRefused: if the server, back again, does not let us in.
+    """
+    import httpx
+
     environment.prepare_slots()
+    # Prefect 3.8 forgets one of its own when it gives up; to go when it does not.
+    warnings.filterwarnings("ignore", "coroutine 'Runner._handle_cancellation.* was never awaited", RuntimeWarning)
     while True:
         try:
-            asyncio.run(_until_stopped(asked))
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its tracebacks are said in a line
+                asyncio.run(_until_stopped(asked))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        except RuntimeError as error:  # it gives up on a server that is away for long
-            say(f"{_now()} Serving was interrupted ({in_one_line(error)}), and goes on.", console)
+        except (RuntimeError, httpx.HTTPError, ExceptionGroup) as error:
+            say(f"{_now()} Serving was interrupted ({in_one_line(_first(error))}), and goes on.", console)
+            for number in (signal.SIGTERM, signal.SIGHUP):  # the loop that ended took their handlers with it
+                signal.signal(number, signal.default_int_handler)
+            _wait_for_server(os.environ["PREFECT_API_URL"])
+            with suppress(httpx.HTTPError):  # away again, which is seen in a moment
+                from flows import deploying
+
+                for line in deploying.skip_missed(names):
+                    say(f"{_now()} {line}", console)
+
+
+def _first(error: Exception) -> Exception:
+    """What failed first of all that a group of tasks failed with."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _wait_for_server(url: str) -> None:
+    time.sleep(POLL_SECONDS)
+    while not answers(url):
+        time.sleep(POLL_SECONDS)
+    require_entry(url)
 
 
 async def _until_stopped(asked: Sequence[Scheduled]) -> None:

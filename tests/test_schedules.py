@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import signal
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from rich.console import Console
@@ -143,3 +147,39 @@ def test_of_a_file_with_one_wrong_time_nothing_is_deployed(root: Path, monkeypat
     with pytest.raises(StudyError, match="names no time"):
         scheduling._serve(read_schedules(root / "schedules.yaml"), 4200, root, Console(quiet=True))
     assert told == []
+
+
+def test_a_server_that_is_away_for_long_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When Prefect's runner gives up, in whatever way, that is a line; once the server answers, what was missed in
+    between is skipped, and slots are run again. A server that then lets us in no more ends it."""
+    gone = httpx.ConnectError("All connection attempts failed")
+    ends = iter([ExceptionGroup("", [ExceptionGroup("", [RuntimeError("Service gave up")])]), gone, RuntimeError("it")])
+    there = iter([False, False, True, True, True])
+
+    async def until_stopped(_asked: object) -> None:
+        sys.stdout.write("Traceback of Prefect's\n")
+        raise next(ends, asyncio.CancelledError())
+
+    monkeypatch.setattr(scheduling, "_until_stopped", until_stopped)
+    monkeypatch.setattr(scheduling, "answers", lambda _: next(there))
+    monkeypatch.setattr(scheduling, "POLL_SECONDS", 0)
+    monkeypatch.setattr(scheduling, "require_entry", lambda _: None)
+    monkeypatch.setattr(deploying, "skip_missed", lambda names: [f"skipped: one of {names}"])
+    monkeypatch.setenv("PREFECT_API_URL", "http://team:4200/api")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            scheduling._run_slots([], ["tiny"], Console(file=sys.stdout, width=200))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = [line.partition(" ")[2].partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    reasons = ("RuntimeError: Service gave up", "ConnectError: All connection attempts failed", "RuntimeError: it")
+    assert said == [
+        line
+        for reason in reasons
+        for line in (f"Serving was interrupted ({reason}), and goes on.", "skipped: one of ['tiny']")
+    ]
+    assert next(there, None) is None, "it was not waited for"
