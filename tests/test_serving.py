@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 import warnings
@@ -43,6 +44,7 @@ from tasks.tracking.verified import find_model, verified
 from tests.shelves import PEOPLE, Shelved, people, shelved
 from tests.studies import small
 from tests.test_cli import and_modules, begin, end, refusal
+from tests.test_server import clean_environ
 
 with warnings.catch_warnings():
     # MLflow 3.17 warns of its own type hints while it imports this; to go when it stops.
@@ -532,6 +534,24 @@ def test_a_served_model_answers_as_the_logged_model_does(lab: Lab):
         assert not is_open("127.0.0.2", port), "it listens on 127.0.0.1 alone"
         said = refusal(lab.root, "serve", "people", "--port", str(port))
         assert said == f"port {port} is taken; choose another with --port, or stop what uses it."
+
+
+@pytest.mark.slow
+def test_modules_of_the_working_directory_are_not_served(lab: Lab, tmp_path: Path):
+    """Whatever lies where the command was given, a served model is answered by our code and the installed libraries."""
+    for name in ("mlflow", "uvicorn", "tasks", "fastapi"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')\n")
+    port = free_port()
+    command = [sys.executable, "-P", "-m", "flows.cli", "serve", "people@named", "--port", str(port)]
+    environ = clean_environ() | {"LAYERWISE_ROOT": str(lab.root)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    lines = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, iter(process.stdout.readline, "")))
+    process.send_signal(signal.SIGINT)
+    ended = end(process)
+    assert (ended.status, ended.out, ended.err) == (0, "stopped\n", "")
+    assert len(lines) == 2
 
 
 @pytest.mark.slow
