@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from flows import environment
-from flows.launching import Unanswered
+from flows.launching import Unanswered, unusable
 from flows.locks import Busy, alone_with_results
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, refuse, say
+from flows.printing import BUSY, DONE, FAILED, Terminal, refuse, say
 from layerwise.sizes import in_words
 from tasks.records import File, Folder, listed
 
@@ -44,7 +44,7 @@ def clean_command(wanted: Wanted, root: Path, *, really: bool) -> int:
         root: whose results.
         really: whether to remove it, and not only say so.
     """
-    console = Console()
+    console = Terminal()
     folder = environment.results_folder(root)
     if not folder.is_dir():
         say(f"There are no results in {folder}.", console)
@@ -103,7 +103,7 @@ def _of_deleted(root: Path) -> set[str]:
 
         return only_of_deleted(open_store(root))
     except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
+        raise unusable(error) from None
 
 
 def _said(files: Iterable[File], what: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -367,9 +368,18 @@ def _load(study: str, seeds: int | None, overrides: tuple[str, ...]) -> Study:
     from layerwise import imported
     from layerwise.study import load
 
-    imported.tell(click.echo)  # reading a study whose data a loader makes runs the loader
+    imported.tell(_tell)  # reading a study whose data a loader makes runs the loader
     changes = {} if seeds is None else {"seeds": seeds}
     return load(study, overrides=overrides, **changes)
+
+
+def _tell(line: str) -> None:
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        from flows.printing import leave_unread
+
+        leave_unread()
 
 
 def _one_way_out(output: Path | None, markdown: bool) -> None:
@@ -475,7 +485,8 @@ def _in_words(error: Exception) -> str:
 def _refuse(message: str, status: int) -> int:
     from layerwise.study.parts import printable
 
-    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
+    with suppress(BrokenPipeError):  # what nobody reads changes no status
+        click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
 

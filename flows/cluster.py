@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -25,7 +25,7 @@ from layerwise import sizes
 from layerwise.study import Study, StudyError
 
 if TYPE_CHECKING:
-    from distributed import LocalCluster
+    from distributed import Client, LocalCluster
     from prefect_dask import DaskTaskRunner
 
 LOOPBACK = "127.0.0.1"
@@ -171,7 +171,7 @@ class Cluster:
         Raises:
             WorkersGone: if there has been none for too long.
         """
-        there = set(self.runner.client.scheduler_info(n_workers=-1)["workers"])
+        there = self._there()
         if self.workers - there:
             self.lost = True
             progress.tell("A worker has gone; its block goes on elsewhere, from the stages that are stored.")
@@ -179,6 +179,13 @@ class Cluster:
         self.empty_since = None if there else self.empty_since or now
         if self.empty_since is not None and now - self.empty_since > PATIENCE:
             raise WorkersGone(f"No worker has been there for {PATIENCE:.0f} s; start some, and run again.")
+
+    def _there(self) -> set[str]:
+        """The addresses of the workers; those of the last look where the scheduler does not answer."""
+        try:
+            return set(workers_of(self.runner.client))
+        except OSError:  # it has gone, which whoever waits for a block is told
+            return self.workers
 
     def deliver(self) -> None:
         """Have the workers send what they still have to report to Prefect, and report those that cannot any more."""
@@ -192,6 +199,20 @@ class Cluster:
             distributed.wait(sent, timeout=2 * STOP_TIMEOUT)
             if self.lost:
                 close_crashed_tasks()
+
+
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """What is known of each worker of a cluster, by its address.
+
+    Asked of the scheduler itself: what the client remembers for ``scheduler_info`` it overwrites every two seconds with
+    an answer that lists no worker, at times between asking and reading.
+
+    Raises:
+        OSError: if the scheduler does not answer.
+    """
+    if client.scheduler is None:  # it has been closed, for want of an answer
+        raise OSError("the connection to the scheduler is closed")
+    return client.sync(client.scheduler.identity, n_workers=-1)["workers"]
 
 
 @contextmanager
@@ -230,18 +251,30 @@ def _local_cluster(workers: int, memory: int) -> LocalCluster:
         )
 
 
-def no_answer(address: str) -> str:
-    """Why no Dask scheduler answers at an address, in a line; empty where one does."""
+def no_answer(address: str, role: Literal["client", "worker"] = "client") -> str:
+    """Why no Dask scheduler answers at an address, in a line; empty where one does.
+
+    Args:
+        address: of the scheduler.
+        role: as whom it is asked, which decides the certificate that Dask shows where it speaks TLS.
+    """
     try:
-        asyncio.run(_identity(address))
+        asyncio.run(_identity(address, role))
     except (OSError, TimeoutError) as error:
         return " ".join(str(error).split()) or f"silence for {ANSWER:.0f} s"
+    except TypeError:
+        tls = "DASK_DISTRIBUTED__COMM__TLS__"
+        return (
+            f"Dask has no certificates for tls://; name them in {tls}CA_FILE, {tls}{role.upper()}__CERT and"
+            f" {tls}{role.upper()}__KEY"
+        )
     return ""
 
 
-async def _identity(address: str) -> None:
-    from distributed import rpc
+async def _identity(address: str, role: str) -> None:
+    from distributed import Security, rpc
 
+    shown = Security().get_connection_args(role)
     # Dask's own limits are for each of several steps, of which some have none.
-    async with asyncio.timeout(ANSWER), rpc(address) as scheduler:
+    async with asyncio.timeout(ANSWER), rpc(address, connection_args=shown) as scheduler:
         await scheduler.identity(n_workers=0)

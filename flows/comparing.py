@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment
-from flows.printing import DONE, print_table, say
+from flows.printing import DONE, Terminal, print_table, refuse_store, say
 from flows.reporting import deliver, plain, reports_folder, safe_word
 from layerwise.study import StudyError
 
@@ -44,27 +44,34 @@ def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, 
     if len(said) < 2:
         raise StudyError(f"compare: received {len(said)} run; expected two or more: name another one")
     from layerwise.across import compare_runs
+    from tasks.tracking.store import TrackerAway
 
-    found = compare_runs(_runs(said, root))
+    try:
+        runs = _runs(said, root)
+    except TrackerAway as error:
+        return refuse_store(error)
+    found = compare_runs(runs)
     from layerwise import report
 
     page = report.across_page(found)
     if as_text:
         click.echo(plain(report.markdown(page)), nl=False)
         return DONE
-    _print(found, Console())
+    _print(found, Terminal())
     place = reports_folder(root) / f"compare-{'-'.join(safe_word(run.name) for run in found.runs)[:200]}.html"
     return deliver(report.html(page).encode(), output, place, may_open=may_open)
 
 
 def _runs(said: Sequence[str], root: Path) -> list[RunScores]:
-    from tasks.tracking.store import TrackingError, open_existing_store
+    from tasks.tracking.store import TrackerAway, TrackingError, open_existing_store
     from tasks.tracking.tracked import arm_settings, find_arm, read_tracked
 
     try:
         client = open_existing_store(root)
         found = [find_arm(client, name) for name in said]
         held = [(read_tracked(client, run), arm, arm_settings(client, run)) for run, arm in found]
+    except TrackerAway:
+        raise
     except TrackingError as error:
         raise StudyError(str(error)) from None
     # The same run twice is one name, which is then refused; two runs of one name are told apart.

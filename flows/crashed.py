@@ -22,12 +22,15 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.states import Crashed
 
 from tasks import owners
 
 FLOWS = ["study", "pilot", "scheduled"]
+PAGE = 200
+"""Task runs that are asked for at once; the server gives no more."""
+
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING]
 _TASKS_UNDER_WAY = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY)))
 
@@ -60,10 +63,18 @@ def close_crashed() -> list[str]:
 def close_crashed_tasks() -> None:
     """Say of every task run under way in a process that is gone, such as a worker, that it crashed."""
     with get_client(sync_client=True) as client:
-        for task in client.read_task_runs(task_run_filter=_TASKS_UNDER_WAY):
+        for task in _tasks_under_way(client):
             if gone := [owner for owner in owners.tagged(task.tags) if owners.is_gone(owner)]:
                 said = f"Worker {gone[0]} ended without a word. Its block went on elsewhere, from what it had stored."
                 client.set_task_run_state(task.id, Crashed(message=said), force=True)
+
+
+def _tasks_under_way(client: SyncPrefectClient) -> list[TaskRun]:
+    """All of a server, which a team's others use too."""
+    found: list[TaskRun] = []
+    while page := client.read_task_runs(task_run_filter=_TASKS_UNDER_WAY, limit=PAGE, offset=len(found)):
+        found += page
+    return found
 
 
 def _owner(run: FlowRun) -> str:

@@ -69,6 +69,16 @@ TOLD = """{
 """What an address is told of a failure; chat programs show ``text``."""
 
 
+def check_times(asked: Iterable[Scheduled]) -> None:
+    """Refuse a file of schedules as a whole, where one of its cron expressions is none: nothing is deployed of it.
+
+    Raises:
+        StudyError: one line.
+    """
+    for one in asked:
+        check_cron(one.entry)
+
+
 def check_cron(entry: Entry) -> None:
     """Refuse what looks like a cron expression, and is none to Prefect.
 
@@ -91,7 +101,6 @@ def deployment(one: Scheduled, *, work_pool: str | None = None) -> RunnerDeploym
         one: the study, and when it runs.
         work_pool: whose workers run it; None where it is served.
     """
-    check_cron(one.entry)
     parameters = {"study": one.study, "require_claims": one.entry.require_claims, "folder": str(one.folder)}
     pool: dict[str, Any] = (
         {} if work_pool is None else {"work_pool_name": work_pool, "job_variables": {"env": _heartbeats()}}

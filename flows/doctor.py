@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rich.console import Console
-
 from flows import environment, processes
 from flows.launching import Unanswered, close_crashed_flow_runs
 from flows.locks import Busy, alone_with_results, holders
-from flows.printing import BUSY, DONE, FAILED, refuse, say
+from flows.printing import BUSY, DONE, FAILED, Terminal, refuse, say
 from layerwise.sizes import in_words
 from tasks.provenance import LOCK
 from tasks.records import File, listed, opened
@@ -75,7 +73,7 @@ def doctor_command(root: Path, *, fix: bool, thorough: bool) -> int:
         fix: whether to mend what can be mended safely.
         thorough: whether to verify every stored result, however long that takes.
     """
-    console = Console()
+    console = Terminal()
     if fix:
         try:
             for line in _mended(root):

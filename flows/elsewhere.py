@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import environment
-from flows.cluster import ANSWER, SCHEDULER, Scale, no_answer
+from flows.cluster import ANSWER, SCHEDULER, Scale, no_answer, workers_of
 from flows.environment import EnvironmentProblem
 from flows.launching import Unanswered
 from flows.printing import FAILED, in_one_line
@@ -77,7 +77,7 @@ def check_cluster(scale: Scale, study: Study, root: Path) -> list[str]:
     """
     address = scale.address or ""
     with _connected(address) as client, _token(root) as token:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = workers_of(client)
         if not workers:
             raise Unanswered(f"--address {address}: {_lacks('no worker', address)}", FAILED)
         _refuse_small(study, address, workers.values())

@@ -10,10 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from flows import environment
-from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse, say
+from flows.printing import DONE, Terminal, refuse_store, say
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ def accept_command(said: str, root: Path) -> int:
         said: the run, as :func:`tasks.tracking.tracked.find_study_run` takes it.
         root: where runs are tracked.
     """
-    from tasks.tracking.store import StoreFull, TrackerAway, TrackingError, open_existing_store
+    from tasks.tracking.store import TrackingError, open_existing_store
 
     environment.set_variables(root)
     try:
@@ -49,12 +47,10 @@ def accept_command(said: str, root: Path) -> int:
         client = open_existing_store(root)
         run = find_study_run(client, said)
         before = accept(client, run)
-    except (StoreFull, TrackerAway) as error:
-        return refuse(str(error), FAILED)
     except TrackingError as error:
-        return refuse(str(error), WRONG_REQUEST)
+        return refuse_store(error)
     moved = "" if before is None or before.info.run_id == run.info.run_id else f", in the place of {_called(before)}"
-    say(f"Accepted: {_called(run)}{moved}. Scheduled runs of it are judged against this one.", Console())
+    say(f"Accepted: {_called(run)}{moved}. Scheduled runs of it are judged against this one.", Terminal())
     return DONE
 
 
@@ -68,10 +64,12 @@ def judge_run(client: MlflowClient, run: Run) -> Judgement:
     """
     from layerwise.judgement import Judgement
     from tasks.tracking.accepted import accept, accepted_run
-    from tasks.tracking.store import TrackingError
+    from tasks.tracking.store import TrackerAway, TrackingError
 
     try:
         accepted = accepted_run(client, run.info.experiment_id)
+    except TrackerAway:  # which says nothing of the run
+        raise
     except TrackingError as error:
         found, accepted = Judgement("NOT COMPARABLE", str(error)), None
     else:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows import environment
 from flows.locks import using_results
-from flows.printing import FAILED, WRONG_REQUEST, in_one_line, say, warnings_shown
+from flows.printing import FAILED, WRONG_REQUEST, in_one_line, of_store, say, warnings_shown
 from layerwise.study import StudyError
 from tasks import durable
 
@@ -105,6 +105,4 @@ def _server(root: Path) -> Server:
 
 def unusable(error: TrackingError) -> Unanswered:
     """What a command ends with when its tracking store cannot be used."""
-    from tasks.tracking.store import StoreFull
-
-    return Unanswered(str(error), FAILED if isinstance(error, StoreFull) else WRONG_REQUEST)
+    return Unanswered(*of_store(error))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from flows import environment
+from flows.printing import of_store
 from layerwise.study.parts import printable
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _serve(root: Path, pages: dict[str, _Page]) -> int:
     try:
         client = open_store(root)  # creates it where it is missing, so that the page has something to show
     except TrackingError as error:
-        return _refuse(str(error))
+        return _refuse(*of_store(error))
     mlflow, prefect = pages["mlflow"], pages["prefect"]
     starts = {
         # An address of a database may hold a password, and everybody sees a command's arguments.
@@ -150,8 +151,18 @@ def _prefect_command(port: int) -> list[str]:
 
 
 @contextmanager
-def running(name: str, command: list[str], root: Path, settings: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own, its output in a log file, ended when the body is left."""
+def running(
+    name: str, command: list[str], root: Path, settings: dict[str, str], folder: Path | None = None
+) -> Generator[subprocess.Popen[bytes]]:
+    """A server in a process group of its own, its output in a log file, ended when the body is left.
+
+    Args:
+        name: what it is called.
+        command: what starts it.
+        root: whose server it is.
+        settings: variables of its environment, besides ours.
+        folder: where it works, and may look for modules; where this process works, if left out.
+    """
     # A database or an address that the user names for another server of Prefect's is not this one's.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(environment.OF_OTHER_SERVERS)}
     with log_of(root, name).open("wb") as log:
@@ -160,6 +171,7 @@ def running(name: str, command: list[str], root: Path, settings: dict[str, str])
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            cwd=folder,
             env=inherited | environment.SETTINGS | settings,
             start_new_session=True,
         )

@@ -12,7 +12,7 @@ from rich.table import Table
 from flows import environment
 from flows.launching import Unanswered, run_flow
 from flows.locks import Busy, claim
-from flows.printing import BUSY, DONE, print_table, refuse, say
+from flows.printing import BUSY, DONE, Terminal, print_table, refuse, say
 from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
@@ -46,7 +46,7 @@ def plan_study_command(study: Study, *, pilot: int | None, root: Path) -> int:
     few = piloted(study, pilot)
     sizes.refuse_oversize(few)
     environment.prepare(root)
-    console = Console()
+    console = Terminal()
     for path in sorted(few.functions):
         imported.announce(path)
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows import environment
-from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse
+from flows.printing import DONE, FAILED, WRONG_REQUEST, leave_unread, refuse, refuse_store
 from layerwise.study import StudyError
 
 if TYPE_CHECKING:
@@ -72,12 +72,18 @@ def predict_command(asked: Asked, output: Path | None, root: Path) -> int:
         with writer as write:
             for piece in _answered(model, found.name, asked.file, pieces):
                 write(piece)
-    except (TrackingError, StudyError) as problem:
+    except TrackingError as error:
+        return refuse_store(error)
+    except StudyError as problem:
         return refuse(str(problem), WRONG_REQUEST)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        return refuse(f"{output} cannot be written ({error.strerror or error}); name another file.", FAILED)
+        if output is None and error.filename is None:
+            leave_unread()  # what is left in it would be tried again at the end
+        place = output or error.filename or "standard output"
+        remedy = "name another file" if output else "name a file with --output"
+        return refuse(f"{place} cannot be written ({error.strerror or error}); {remedy}.", FAILED)
     return DONE
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 from collections.abc import Generator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -20,10 +22,28 @@ from layerwise.study.scores import LABELS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tasks.tracking.store import TrackingError
+
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
 COLUMNS = LABELS | {"test_mae": "test MAE", "test_reconstruction_mse": "test error"}
 """The scores that the terminal shows, where an arm has them; all others are in the results table."""
+
+
+class Terminal(Console):
+    """Standard output. Once its reader, such as ``head``, has left, nothing is printed, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process, from the middle of whatever it does."""
+        self.quiet = True
+        leave_unread(self.file)
+
+
+def leave_unread(file: IO[str] | None = None) -> None:
+    """Have standard output, or what stands for it, go nowhere, since nobody reads it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, (file or sys.stdout).fileno())
+    os.close(nowhere)
 
 
 def print_results(study: Study, table: pd.DataFrame, answer: str, console: Console) -> None:
@@ -93,8 +113,23 @@ def _mean_and_sd(row: dict[str, Any], name: str) -> str:
 
 def refuse(message: str, status: int) -> int:
     """Say on standard error, in one line, what is wrong; returns the status to exit with."""
-    click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
+    with suppress(BrokenPipeError):  # what nobody reads changes no status
+        click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
+
+
+def refuse_store(error: TrackingError) -> int:
+    """Say that a tracking store cannot be used, as :func:`of_store` words it; returns the status to exit with."""
+    return refuse(*of_store(error))
+
+
+def of_store(error: TrackingError) -> tuple[str, int]:
+    """What a command says of a tracking store that it cannot use, and the status that it ends with."""
+    from tasks.tracking.store import StoreFull, TrackerAway
+
+    if isinstance(error, TrackerAway):
+        return f"{error}; run again once it answers, or correct or unset MLFLOW_TRACKING_URI.", FAILED
+    return str(error), FAILED if isinstance(error, StoreFull) else WRONG_REQUEST
 
 
 def in_one_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows import environment
-from flows.printing import DONE, WRONG_REQUEST, refuse
+from flows.printing import DONE, WRONG_REQUEST, refuse, refuse_store
 from layerwise.study.parts import nearest, printable
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def register_command(said: str, asked: Asked, *, encoder: bool, name: str | None
             with taken_as_ours(f"what run {run.info.run_id} holds"):
                 network = _named(held, asked, arm, encoder=encoder)
                 click.echo(printable(_registered(client, held, network, encoder=encoder, name=name)))
-    except (TrackingError, NoNetwork) as problem:
+    except TrackingError as error:
+        return refuse_store(error)
+    except NoNetwork as problem:
         return refuse(str(problem), WRONG_REQUEST)
     return DONE
 

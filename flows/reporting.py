@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows import environment
-from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse
+from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, refuse_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,9 @@ def report_command(said: str, *, output: Path | None, as_text: bool, may_open: b
     try:
         client = open_existing_store(root)
         run, content = _report(client, said, as_text=as_text)
-    except (TrackingError, NoReport) as problem:
+    except TrackingError as error:
+        return refuse_store(error)
+    except NoReport as problem:
         return refuse(str(problem), WRONG_REQUEST)
     if as_text:
         click.echo(plain(content.decode()), nl=False)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows import environment, progress
-from flows.launching import Unanswered
-from flows.printing import DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, say
+from flows.launching import Unanswered, unusable
+from flows.printing import DONE, FAILED, WRONG_REQUEST, Terminal, in_one_line, refuse, say
 from layerwise import agreement, comparison, imported, sizes, stages
 from layerwise.agreement import Agreement, Difference, Place, Value
 from layerwise.study import Study
@@ -100,7 +100,7 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
     Raises:
         StudyError: if the run's data or code differ here, or cannot be had.
     """
-    console = Console()
+    console = Terminal()
     # It warns of every shape that it compiles a program for; a study has several.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
@@ -132,7 +132,7 @@ def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
             )
         return client, tracked
     except TrackingError as error:
-        raise Unanswered(str(error), WRONG_REQUEST) from None
+        raise unusable(error) from None
 
 
 def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console: Console) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from flows import environment
 from flows.launching import Unanswered, close_crashed_flow_runs, run_flow, unusable
 from flows.locks import Busy, claim
-from flows.printing import BUSY, DONE, FAILED, print_results, refuse, say
+from flows.printing import BUSY, DONE, FAILED, Terminal, print_results, refuse, say
 from layerwise import imported, sizes
 from layerwise.study import Study, StudyError
 
@@ -80,7 +80,7 @@ def run_study_command(
     if scale is not None:
         scale.refuse(study)
     environment.prepare(root)
-    console = Console()
+    console = Terminal()
     for path in sorted(study.functions):
         imported.announce(path)
     try:

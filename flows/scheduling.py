@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
+import time
+import warnings
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +23,9 @@ from rich.console import Console
 
 from flows import environment
 from flows.locks import Busy, claim
-from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, in_one_line, refuse, say
+from flows.printing import BUSY, DONE, FAILED, WRONG_REQUEST, Terminal, in_one_line, refuse, say
 from flows.schedules import Scheduled, read_schedules
-from flows.server import LastingServer, Server, ServerProblem
+from flows.server import LastingServer, Server, ServerProblem, ServerRefused, answers, require_entry
 from layerwise import sizes
 from layerwise.study import StudyError
 
@@ -54,11 +57,14 @@ def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, ro
     asked = read_schedules(file)
     for one in asked:
         sizes.refuse_oversize(one.study)
-    if work_pool is not None and not os.environ.get("PREFECT_API_URL"):
+    url = os.environ.get("PREFECT_API_URL")
+    if work_pool is not None and not url:
         raise StudyError("--work-pool: no server is named that has one; name your team's in PREFECT_API_URL")
     environment.prepare(root)
-    console = Console()
+    console = Terminal(file=sys.stdout)
     try:
+        if url:
+            require_entry(url)
         if work_pool is not None:
             return _deploy(asked, work_pool, console)
         with claim(root, LOCK):
@@ -66,7 +72,7 @@ def schedule_command(file: Path, *, work_pool: str | None, prefect_port: int, ro
     except Busy:
         return refuse(f"schedules of {root} are being served already; stop that command first.", BUSY)
     except ServerProblem as problem:
-        return refuse(str(problem), FAILED)
+        return refuse(str(problem), WRONG_REQUEST if isinstance(problem, ServerRefused) else FAILED)
     except KeyboardInterrupt:
         say("stopped", console)
         return DONE
@@ -90,6 +96,7 @@ def _deploy(asked: Sequence[Scheduled], work_pool: str, console: Console) -> int
             " name another.",
             WRONG_REQUEST,
         )
+    deploying.check_times(asked)
     deployed = {one.name: deploying.deploy(one, work_pool=work_pool) for one in asked}
     deploying.install_automations(asked, deployed)
     _say_what(asked, console)
@@ -101,6 +108,7 @@ def _serve(asked: Sequence[Scheduled], port: int, root: Path, console: Console) 
     with _server(asked, root, port, console) as server:
         from flows import deploying
 
+        deploying.check_times(asked)
         for line in deploying.skip_missed(_concerned(server, asked)):
             say(line, console)
         deployed = {one.name: deploying.deploy(one) for one in asked}
@@ -109,7 +117,7 @@ def _serve(asked: Sequence[Scheduled], port: int, root: Path, console: Console) 
         deploying.install_automations(asked, deployed)
         _say_what(asked, console)
         _say_where(server, console)
-        _run_slots(asked, console)
+        _run_slots(asked, _concerned(server, asked), console)
     return DONE
 
 
@@ -181,16 +189,49 @@ def _say_where(server: Server, console: Console) -> None:
     say("Look at what the runs found: layerwise ui --prefect-port 4201. Ctrl-C stops serving.", console)
 
 
-def _run_slots(asked: Sequence[Scheduled], console: Console) -> None:
-    """Run slots as they come due, each in its own process, until interrupted."""
+def _run_slots(asked: Sequence[Scheduled], names: list[str] | None, console: Console) -> None:
+    """Run slots as they come due, each in its own process, until interrupted.
+
+    Prefect's runner gives up on a server that is away for some minutes; here it is waited for.
+
+    Raises:
+        ServerRefused: if the server, back again, does not let us in.
+    """
+    import httpx
+
     environment.prepare_slots()
+    # Prefect 3.8 forgets one of its own when it gives up; to go when it does not.
+    warnings.filterwarnings("ignore", "coroutine 'Runner._handle_cancellation.* was never awaited", RuntimeWarning)
     while True:
         try:
-            asyncio.run(_until_stopped(asked))
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # its tracebacks are said in a line
+                asyncio.run(_until_stopped(asked))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        except RuntimeError as error:  # it gives up on a server that is away for long
-            say(f"{_now()} Serving was interrupted ({in_one_line(error)}), and goes on.", console)
+        except (RuntimeError, httpx.HTTPError, ExceptionGroup) as error:
+            say(f"{_now()} Serving was interrupted ({in_one_line(_first(error))}), and goes on.", console)
+            for number in (signal.SIGTERM, signal.SIGHUP):  # the loop that ended took their handlers with it
+                signal.signal(number, signal.default_int_handler)
+            _wait_for_server(os.environ["PREFECT_API_URL"])
+            with suppress(httpx.HTTPError):  # away again, which is seen in a moment
+                from flows import deploying
+
+                for line in deploying.skip_missed(names):
+                    say(f"{_now()} {line}", console)
+
+
+def _first(error: Exception) -> Exception:
+    """What failed first of all that a group of tasks failed with."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _wait_for_server(url: str) -> None:
+    time.sleep(POLL_SECONDS)
+    while not answers(url):
+        time.sleep(POLL_SECONDS)
+    require_entry(url)
 
 
 async def _until_stopped(asked: Sequence[Scheduled]) -> None:

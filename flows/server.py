@@ -15,6 +15,7 @@ The parent imports no part of Prefect until a flow is about to run.
 import base64
 import gc
 import os
+import re
 import secrets
 import signal
 import socket
@@ -224,7 +225,7 @@ def start(root: Path) -> Server:
     from flows import environment
 
     if url := os.environ.get("PREFECT_API_URL"):
-        _require_entry(url)
+        require_entry(url)
         return Server(url)
     log = environment.prefect_home(root) / "server.log"
     login = f"layerwise:{secrets.token_urlsafe(32)}"
@@ -319,14 +320,16 @@ def _name_to_clients(url: str | None, login: str | None = None) -> None:
         context.refresh_global_settings_context()
 
 
-def _require_entry(url: str) -> None:
-    """Refuse a team's server that would refuse us, before seconds go into imports and minutes into training."""
-    from urllib.error import HTTPError
-    from urllib.parse import urlsplit
+def require_entry(url: str) -> None:
+    """Refuse a team's server that would refuse us, before seconds go into imports and minutes into training.
 
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or "@" in address.netloc:
-        received = "an address with a password in it" if "@" in address.netloc else repr(url)
+    Raises:
+        ServerRefused: if it does not let us in, or its address is none; one line.
+    """
+    from urllib.error import HTTPError
+
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url) or not _has_host_and_port(url):
+        received = "an address with a password in it" if "@" in url else repr(url)
         raise ServerRefused(
             f"PREFECT_API_URL is {received}; expected http(s)://host:port/api, and the password in {CLIENT_LOGIN}."
         )
@@ -344,6 +347,16 @@ def _require_entry(url: str) -> None:
         ) from None
     except OSError:
         return  # whether it is there is asked when it is needed
+
+
+def _has_host_and_port(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        address = urlsplit(url)
+        return bool(address.hostname) and address.port != 0
+    except ValueError:  # brackets without an address in them, or a port that is no number
+        return False
 
 
 def _credentials() -> dict[str, str]:

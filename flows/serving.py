@@ -14,7 +14,7 @@ import click
 
 from flows import environment
 from flows.pages import PageProblem, is_taken, log_of, running, wait_ready, watch
-from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse
+from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse, refuse_store
 from layerwise.study.parts import printable
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def serve_command(said: str, *, version: int | None, port: int, root: Path) -> i
         client = open_existing_store(root)
         found = find_model(client, said, version)
         model = verified(client, found)
-    except TrackingError as problem:
-        return refuse(str(problem), WRONG_REQUEST)
+    except TrackingError as error:
+        return refuse_store(error)
     try:
         _serve(found, model, port, root)
     except PageProblem as problem:
@@ -64,7 +64,8 @@ def _serve(found: Found, model: VerifiedModel, port: int, root: Path) -> NoRetur
     with tempfile.TemporaryDirectory(prefix="layerwise-model-") as scratch:
         staged = Path(scratch) / "model"
         model.stage(staged)
-        with running(name, _command(staged, port), root, environment.serving_environment()) as server:
+        # uvicorn looks for modules where it works: files of the user's must not stand in for ours.
+        with running(name, _command(staged, port), root, environment.serving_environment(), Path(scratch)) as server:
             wait_ready(server, f"{address}/ping", root, name)
             click.echo(
                 f"{printable(found.name)} answers at {address}/invocations, and {address}/ping says that it is there."
@@ -75,7 +76,7 @@ def _serve(found: Found, model: VerifiedModel, port: int, root: Path) -> NoRetur
 
 
 def _command(staged: Path, port: int) -> list[str]:
-    mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(staged)]
+    mlflow = [sys.executable, "-P", "-m", "mlflow", "models", "serve", "--model-uri", str(staged)]
     return [*mlflow, "--host", "127.0.0.1", "--port", str(port), "--env-manager", "local", "--workers", "1"]
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import environment
-from flows.printing import say
+from flows.printing import Terminal, say
 from flows.survey import Survey, grown_as_stored, growth_in_words
 from layerwise import sizes
 from layerwise.study import Study, StudyError, declared_network, load, shipped
@@ -18,7 +18,7 @@ from layerwise.study import Study, StudyError, declared_network, load, shipped
 
 def list_shipped() -> None:
     """Print the ready-made studies: name, size, and the question below it."""
-    console = Console()
+    console = Terminal()
     for name in shipped():
         try:
             study = load(name)
@@ -38,7 +38,7 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     sizes.refuse_oversize(study)
     data = datasets.generate(study.data)
     datasets.check_seeds(study, data)
-    console = Console()
+    console = Terminal()
     heading = Text.assemble((study.name, "bold"), f"  {study.question}" if study.question else "")
     console.print(heading, soft_wrap=True)
     blocks, needed = study.blocks(), sum(sizes.estimated_bytes(study, study.data.shape()).values())

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flows import environment
 from flows.cluster import CONFIGURATION, PRELOAD, SCHEDULER, Scale, no_answer, share_of_memory
-from flows.printing import DONE, FAILED, refuse, say
+from flows.printing import DONE, FAILED, Terminal, refuse, say
 from layerwise import sizes
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def worker_command(address: str, *, workers: int | None, root: Path) -> int:
         root: where results are, as the runs name it too.
     """
     environment.prepare(root)
-    if reason := no_answer(address):
+    if reason := no_answer(address, "worker"):
         return refuse(f"no Dask scheduler answers at {address} ({reason}); start one, such as `{SCHEDULER}`.", FAILED)
     import dask
 
     with dask.config.set(CONFIGURATION):
-        asyncio.run(_train_for(address, Scale(workers=workers).processes, Console()))
+        asyncio.run(_train_for(address, Scale(workers=workers).processes, Terminal()))
     return DONE
 
 

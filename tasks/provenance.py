@@ -87,10 +87,15 @@ def _asked_git(*words: str) -> str | None:
     """Git's answer about our own checkout; None where the code is no checkout or git is not there."""
     if not (CHECKOUT / ".git").exists():
         return None
+    # In a hook of git's, as in a shell where somebody set it, GIT_DIR and others name the repository to ask instead.
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith("GIT_CONFIG")
+    }
+    command = ["git", "-C", str(CHECKOUT), *words]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
-        )
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

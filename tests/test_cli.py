@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import environment
+from flows import cli, environment
 from tests.chaos import state
 from tests.studies import small, small_document
 from tests.test_server import clean_environ
@@ -297,6 +297,55 @@ def test_data_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path, mistak
 
 
 OWN_LAYER = "import keras\n\n\ndef gated(units=4):\n    return [keras.layers.Dense(units), keras.layers.ReLU()]\n"
+
+
+def unread(root: Path, *arguments: str, **pipes: Any) -> Ended:
+    """One command whose standard output is a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        return end(begin(root, *arguments, stdout=write, **pipes))
+    finally:
+        os.close(write)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path):
+    """With `head` behind it that has seen enough, a study is trained to its end, and the status is its own."""
+    write_study(tmp_path, depth=1, seeds=2, track={"models": "none"})
+    assert unread(tmp_path, "run", "study.yaml") == Ended(0, None, "")
+    assert set(statuses(tmp_path)) == {"FINISHED"}
+    again = unread(tmp_path, "run", "study.yaml", stderr=subprocess.STDOUT)
+    assert again == Ended(0, None, None)
+
+
+def test_what_nobody_reads_changes_no_status(tmp_path: Path):
+    """Listing to nobody is done; a wrong request stays one, also where nobody reads the refusal."""
+    assert unread(tmp_path, "list") == Ended(0, None, "")
+    assert unread(tmp_path, "run", "nothing", stderr=subprocess.STDOUT).status == 2
+    assert unread(tmp_path, "accept", "nothing", stderr=subprocess.STDOUT).status == 2
+
+
+READERS = (["accept", "a"], ["register", "a", "--depth", "1"], ["serve", "a"], ["predict", "a", "a.csv"],
+           ["report", "a"], ["compare", "a", "b"], ["reproduce", "a"])  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READERS, ids=" ".join)
+def test_a_tracker_whose_name_is_unknown_is_told_with_what_to_do(
+    root: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands that read what is tracked say that it is away and what to do, with exit 1: it may come back."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@nobody.invalid:5000")
+    (root / "a.csv").write_text("x\n1\n")
+    monkeypatch.setattr("sys.argv", ["layerwise", *command])
+    assert cli._status() == 1
+    said = capsys.readouterr()
+    assert re.fullmatch(
+        r"layerwise: the tracking store http://nobody\.invalid:5000 does not answer \([^)]+\); run again once it"
+        r" answers, or correct or unset MLFLOW_TRACKING_URI\.\n",
+        said.err,
+    )
+    assert said.out == ""
 
 
 @pytest.mark.slow

@@ -11,12 +11,15 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
+import dask
 import httpx
 import psutil
 import pytest
+from distributed import Client, LocalCluster, Security
 
 from flows import cluster, crew, elsewhere, environment
 from flows.cluster import Cluster, Scale, WorkersGone, is_loopback, no_answer, refuse_too_many, share_of_memory
@@ -273,6 +276,22 @@ def test_a_worker_without_a_scheduler_says_what_starts_one(
     assert said.endswith("; start one, such as `dask scheduler --host 127.0.0.1 --dashboard-address 127.0.0.1:0`.\n")
 
 
+def test_a_scheduler_that_speaks_tls_is_asked_with_dasks_certificates():
+    """Those that Dask's settings name are shown; without any it is a line that says where to name them."""
+    own = Security.temporary()
+    named = {"ca-file": own.tls_ca_file, "client.cert": own.tls_client_cert, "client.key": own.tls_client_key}
+    with LocalCluster(
+        n_workers=0, processes=False, protocol="tls://", host="127.0.0.1", security=own, dashboard_address=None
+    ) as local:
+        address = local.scheduler_address
+        assert no_answer(address) == (
+            "Dask has no certificates for tls://; name them in DASK_DISTRIBUTED__COMM__TLS__CA_FILE,"
+            " DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+        )
+        with dask.config.set({f"distributed.comm.tls.{name}": value for name, value in named.items()}):
+            assert no_answer(address) == ""
+
+
 def an_answer(**changes: Any) -> elsewhere._Answer:
     said = elsewhere._Answer(Surroundings({}, {}, {"keras": "3"}), "seen", reaches=True, processor="p")
     return dataclasses.replace(said, **changes)
@@ -302,8 +321,12 @@ def test_a_cluster_without_workers_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster.progress, "tell", told.append)
 
     class Client:
-        def scheduler_info(self, n_workers: int) -> dict[str, Any]:  # noqa: ARG002 - Dask's signature
-            return there
+        scheduler = SimpleNamespace(identity=lambda n_workers: there if n_workers == -1 else {"workers": {}})
+
+        def sync(self, function: Callable[..., Any], **arguments: Any) -> Any:
+            if not there:
+                raise OSError("connection refused")
+            return function(**arguments)
 
     class Runner:
         client = Client()
@@ -311,6 +334,10 @@ def test_a_cluster_without_workers_is_left(monkeypatch: pytest.MonkeyPatch):
     watched = Cluster(Runner())  # ty: ignore[invalid-argument-type]
     watched.look()
     assert (watched.size, told) == (2, [])
+    held = there.pop("workers")
+    watched.look()
+    assert (watched.size, told) == (2, []), "a scheduler that does not answer is no worker that has gone"
+    there["workers"] = held
     del there["workers"]["a"]
     watched.look()
     assert told == ["A worker has gone; its block goes on elsewhere, from the stages that are stored."]
@@ -319,6 +346,23 @@ def test_a_cluster_without_workers_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "PATIENCE", -1)
     with pytest.raises(WorkersGone, match=r"No worker has been there for .* s; start some, and run again\."):
         watched.look()
+
+
+def test_workers_that_are_there_are_seen(monkeypatch: pytest.MonkeyPatch):
+    """Whatever Dask's client remembers meanwhile, no look misses a worker, and nobody is told that one has gone."""
+    told: list[str] = []
+    monkeypatch.setattr(cluster.progress, "tell", told.append)
+    quickly = {"distributed.client.scheduler-info-interval": "2ms"}
+    with (
+        dask.config.set(quickly),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, protocol="inproc://", dashboard_address=None)
+        as local,
+        Client(local, set_as_default=False) as client,
+    ):  # fmt: skip
+        watched = Cluster(SimpleNamespace(client=client))  # ty: ignore[invalid-argument-type]
+        for _ in range(200):
+            watched.look()
+            assert (watched.size, told) == (2, [])
 
 
 def surroundings_there(names: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:

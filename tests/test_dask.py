@@ -122,6 +122,28 @@ def test_layers_of_the_users_own_train_in_workers(lab: Path, tmp_path: Path):
     check(outcome, study)
 
 
+LOADER = '''"""Data of the user's own, which say which process makes them."""
+import os, pathlib
+import numpy as np
+
+
+def rows(number):
+    (pathlib.Path(__file__).parent / f"made-{os.getpid()}").touch()
+    inputs = np.random.default_rng(1).normal(size=(number, 3))
+    return inputs, (inputs.sum(axis=1) > 0).astype(int)
+'''
+
+
+def test_data_of_the_users_own_function_train_in_workers(lab: Path, tmp_path: Path):
+    """Data that a loader beside the study file makes are made where the study is read, and workers find them."""
+    (tmp_path / "own_rows_for_dask.py").write_text(LOADER)
+    data = {"source": "loader", "loader": "own_rows_for_dask:rows", "options": {"number": 60}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(small_document(name="loaded", data=data, seeds=11)))
+    study = load(tmp_path / "own.yaml")
+    check(run(lab, study), study)
+    assert [file.name for file in tmp_path.glob("made-*")] == [f"made-{os.getpid()}"]
+
+
 def test_a_block_that_fails_does_not_stop_the_others(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What fails in a worker is said as it is locally, and all other blocks are trained."""
     (tmp_path / "failing_for_dask.py").write_text(

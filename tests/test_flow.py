@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Running
 from rich.console import Console
 
 import layerwise
-from flows import environment, planning, publishing, running, server
+from flows import crashed, environment, planning, publishing, running, server
 from flows.crashed import close_crashed
 from flows.pilot import pilot_study
 from flows.printing import warnings_shown
@@ -1087,6 +1087,29 @@ def test_flow_runs_of_the_dead_crash() -> None:
             assert (now.state.name, task.state.name) == (expected, expected)
             client.set_flow_run_state(run.id, Cancelled(), force=True)
         assert f"Process {gone} ended without a word" in now_message(client, made[gone].id)
+
+
+@pytest.mark.usefixtures("lab")
+def test_task_runs_of_dead_workers_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task run whose worker is gone is Crashed, with the reason, however many are under way; the flow goes on."""
+    monkeypatch.setattr(crashed, "PAGE", 2)
+    gone = owners.this_process().rpartition("/")[0] + "/1"
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_run(run_study, state=Running(), name="on workers", tags=[owners.tag()])
+        tasks = {
+            number: client.create_task_run(
+                publish_depths, flow.id, str(number), state=Running(), extra_tags=[f"process {owner}"] if owner else []
+            )
+            for number, owner in enumerate((gone, owners.this_process(), "elsewhere/1/1", None, gone))
+        }
+        crashed.close_crashed_tasks()
+        now = [client.read_task_run(task.id).state for task in tasks.values()]
+        assert [state.name for state in now] == ["Crashed", "Running", "Running", "Running", "Crashed"]
+        assert {state.message for state in now if state.name == "Crashed"} == {
+            f"Worker {gone} ended without a word. Its block went on elsewhere, from what it had stored."
+        }
+        assert client.read_flow_run(flow.id).state.name == "Running"
+        client.set_flow_run_state(flow.id, Cancelled(), force=True)
 
 
 def test_a_flow_killed_after_its_study_was_finished_is_marked(

@@ -57,6 +57,24 @@ def test_commit_and_changes_are_told(checkout: Path) -> None:
     assert provenance.provenance()["layerwise.git_dirty"] == "true"
 
 
+def test_the_environment_names_no_other_repository(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIT_DIR and its like, which git sets for its hooks, do not turn the question to another repository."""
+    (checkout / "layerwise" / "engine.py").write_text("steps = 2\n")
+    asked = {key: value for key, value in provenance.provenance().items() if ".git_" in key}
+    assert len(asked) == 3
+    other = tmp_path / "other"
+    shutil.copytree(checkout, other)
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(other), *identity, "commit", "--quiet", "-a", "-m", "Go on"], check=True)
+    for name, value in {
+        "GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_INDEX_FILE": other / ".git" / "index",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+        assert provenance.provenance().items() >= asked.items(), name
+
+
 def changes() -> str:
     return provenance.provenance()["layerwise.git_changes"]
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import signal
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
+from rich.console import Console
 
+from flows import deploying, scheduling
 from flows.deploying import check_cron
 from flows.schedules import Entry, read_schedules
 from layerwise.study import StudyError, load
 from tests.serving import TINY, write_schedules
-from tests.test_cli import and_modules, layerwise
+from tests.test_cli import and_modules, begin, end, layerwise
+from tests.test_server import clean_environ
+from tests.trackers import Proxy
 
 HEAVY = {"tensorflow", "keras", "prefect", "mlflow"}
 
@@ -110,3 +119,68 @@ def test_a_work_pool_needs_a_server(root: Path) -> None:
     assert ended.err == (
         "layerwise: --work-pool: no server is named that has one; name your team's in PREFECT_API_URL\n"
     )
+
+
+def test_a_teams_server_that_does_not_let_us_in_is_told_at_once(root: Path) -> None:
+    """A wrong word for the server is one line and exit 2, before Prefect is loaded, with the word unsaid."""
+    write_schedules(root)
+    with Proxy(0, lambda what: "401" if what == "GET /api/admin/version" else "pass") as guarded:
+        there = {"PREFECT_API_URL": f"{guarded.url}/api", "PREFECT_API_AUTH_STRING": "ada:not the word"}
+        ended = end(begin(root, "schedule", env=clean_environ() | there))
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == (
+        f"layerwise: PREFECT_API_URL is {guarded.url}/api, which does not let us in (401): received a"
+        " PREFECT_API_AUTH_STRING that is not the server's; set it to the server's user:password, or unset"
+        " PREFECT_API_URL to use a server of our own.\n"
+    )
+
+
+def test_of_a_file_with_one_wrong_time_nothing_is_deployed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All times are looked at before the first of the studies is deployed."""
+    write_schedules(root)
+    entry = {"study": "tiny.yaml", "cron": "0 2 * * *"}
+    wrong = entry | {"name": "never", "cron": "0 2 31 13 *"}
+    (root / "schedules.yaml").write_text(yaml.safe_dump({"schedules": [entry, wrong]}))
+    told: list[str] = []
+    for name in ("deploy", "skip_missed", "install_automations"):
+        monkeypatch.setattr(deploying, name, lambda *_, name=name, **__: told.append(name))
+    monkeypatch.setattr(scheduling, "_server", lambda *_: nullcontext())
+    with pytest.raises(StudyError, match="names no time"):
+        scheduling._serve(read_schedules(root / "schedules.yaml"), 4200, root, Console(quiet=True))
+    assert told == []
+
+
+def test_a_server_that_is_away_for_long_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When Prefect's runner gives up, in whatever way, that is a line; once the server answers, what was missed in
+    between is skipped, and slots are run again. A server that then lets us in no more ends it."""
+    gone = httpx.ConnectError("All connection attempts failed")
+    ends = iter([ExceptionGroup("", [ExceptionGroup("", [RuntimeError("Service gave up")])]), gone, RuntimeError("it")])
+    there = iter([False, False, True, True, True])
+
+    async def until_stopped(_asked: object) -> None:
+        sys.stdout.write("Traceback of Prefect's\n")
+        raise next(ends, asyncio.CancelledError())
+
+    monkeypatch.setattr(scheduling, "_until_stopped", until_stopped)
+    monkeypatch.setattr(scheduling, "answers", lambda _: next(there))
+    monkeypatch.setattr(scheduling, "POLL_SECONDS", 0)
+    monkeypatch.setattr(scheduling, "require_entry", lambda _: None)
+    monkeypatch.setattr(deploying, "skip_missed", lambda names: [f"skipped: one of {names}"])
+    monkeypatch.setenv("PREFECT_API_URL", "http://team:4200/api")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            scheduling._run_slots([], ["tiny"], Console(file=sys.stdout, width=200))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = [line.partition(" ")[2].partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    reasons = ("RuntimeError: Service gave up", "ConnectError: All connection attempts failed", "RuntimeError: it")
+    assert said == [
+        line
+        for reason in reasons
+        for line in (f"Serving was interrupted ({reason}), and goes on.", "skipped: one of ['tiny']")
+    ]
+    assert next(there, None) is None, "it was not waited for"

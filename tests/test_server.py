@@ -474,6 +474,9 @@ def test_a_teams_server_that_does_not_let_us_in(
     [
         ("http://ada:secret@127.0.0.1:1/api", "an address with a password in it"),
         ("team:4200", "'team:4200'"),
+        ("http://team:port/api", "'http://team:port/api'"),
+        ("http://[team/api", r"'http://\[team/api'"),
+        ("http:///api", "'http:///api'"),
     ],
 )
 def test_an_address_that_prefect_cannot_have_is_refused(

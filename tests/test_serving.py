@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 import warnings
@@ -43,6 +44,7 @@ from tasks.tracking.verified import find_model, verified
 from tests.shelves import PEOPLE, Shelved, people, shelved
 from tests.studies import small
 from tests.test_cli import and_modules, begin, end, refusal
+from tests.test_server import clean_environ
 
 with warnings.catch_warnings():
     # MLflow 3.17 warns of its own type hints while it imports this; to go when it stops.
@@ -283,6 +285,20 @@ def test_without_a_file_to_write_the_answer_is_printed(lab: Lab, file: Path, cap
 def _staged(lab: Lab, folder: Path, said: str = "people") -> Path:
     verified(lab.client, find_model(lab.client, said)).stage(folder)
     return folder
+
+
+@pytest.mark.slow
+def test_output_that_cannot_be_written_is_told_in_a_line(lab: Lab, file: Path):
+    """A full disk behind standard output is named as such, with exit 1, like a file that cannot be made."""
+    with Path("/dev/full").open("w") as full:
+        ended = end(begin(lab.root, "predict", "people", str(file), stdout=full))
+    assert (ended.status, ended.err) == (
+        1, "layerwise: standard output cannot be written (No space left on device); name a file with --output.\n"
+    )  # fmt: skip
+    place = lab.root / "nowhere" / "out.csv"
+    ended = end(begin(lab.root, "predict", "people", str(file), "--output", str(place)))
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == f"layerwise: {place} cannot be written (No such file or directory); name another file.\n"
 
 
 def test_a_long_file_is_answered_piece_by_piece(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -552,6 +568,24 @@ def test_a_served_model_answers_as_the_logged_model_does(lab: Lab):
         assert not is_open("127.0.0.2", port), "it listens on 127.0.0.1 alone"
         said = refusal(lab.root, "serve", "people", "--port", str(port))
         assert said == f"port {port} is taken; choose another with --port, or stop what uses it."
+
+
+@pytest.mark.slow
+def test_modules_of_the_working_directory_are_not_served(lab: Lab, tmp_path: Path):
+    """Whatever lies where the command was given, a served model is answered by our code and the installed libraries."""
+    for name in ("mlflow", "uvicorn", "tasks", "fastapi"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')\n")
+    port = free_port()
+    command = [sys.executable, "-P", "-m", "flows.cli", "serve", "people@named", "--port", str(port)]
+    environ = clean_environ() | {"LAYERWISE_ROOT": str(lab.root)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    lines = list(itertools.takewhile(lambda line: "Ctrl-C" not in line, iter(process.stdout.readline, "")))
+    process.send_signal(signal.SIGINT)
+    ended = end(process)
+    assert (ended.status, ended.out, ended.err) == (0, "stopped\n", "")
+    assert len(lines) == 2
 
 
 @pytest.mark.slow

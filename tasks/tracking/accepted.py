@@ -34,7 +34,9 @@ def accepted_run(client: MlflowClient, experiment_id: str) -> Run | None:
             return None
         try:
             run = client.get_run(run_id)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # such as a store that does not answer
+                raise
             run = None
     if run is None or run.info.lifecycle_stage != "active":
         raise TrackingError(f"the accepted run {run_id:.40} has been deleted; accept another: layerwise accept RUN.")

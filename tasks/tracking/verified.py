@@ -42,6 +42,9 @@ LOADED = (NETWORK, f"data/{raw_rows.SERVING}", f"data/{raw_rows.PREPARATION}")
 MOST_FILES = 20
 LOADER = "tasks.loading"
 
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's code of what is not there, told from a store that does not answer."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -132,7 +135,9 @@ def verified(client: MlflowClient, found: Found) -> VerifiedModel:
 def _logged(client: MlflowClient, model_id: str) -> LoggedModel:
     try:
         return client.get_logged_model(model_id)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != MISSING:
+            raise
         raise TrackingError(f"there is no model {URI}{model_id}; `layerwise ui` shows which there are.") from None
 
 
@@ -140,7 +145,7 @@ def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
         return None
 
@@ -162,7 +167,7 @@ def _version(
     try:
         return client.get_model_version(name, str(number))
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
         last = max((int(one.version) for one in registered.latest_versions or ()), default=0)
         raise TrackingError(f"{name!r} has no version {number}; the last is {last}.") from None
@@ -197,7 +202,9 @@ def _of_version(client: MlflowClient, version: ModelVersion) -> Found:
 def _run(client: MlflowClient, run_id: str | None) -> Run | None:
     try:
         return client.get_run(run_id) if run_id else None
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != MISSING:
+            raise
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
 
+from flows.judging import judge_run
 from layerwise.study import Study
+from tasks.tracking.accepted import ACCEPTED, accepted_run
 from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer, stored_file
 from tasks.tracking.histories import histories
 from tasks.tracking.publishing import Point, Publisher, SeedModel
@@ -23,6 +28,8 @@ from tasks.tracking.runs import close_runs, open_runs, tree_runs
 from tasks.tracking.store import TrackerAway, TrackingError, open_store
 from tasks.tracking.templates import ModelFolder
 from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
+from tasks.tracking.verified import MLMODEL as DESCRIPTION
+from tasks.tracking.verified import NETWORK, find_model, verified
 from tests.studies import small
 from tests.trackers import LOSSES, Proxy, Store, TeamServer
 
@@ -48,9 +55,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
 
 
+MLMODEL = json.dumps(
+    {"signature": ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 2))])).to_dict()}
+).encode()
+"""What a model says of itself, as YAML."""
+
+
 def model(run_id: str, seed: int, depth: int) -> SeedModel:
     """A model as the flow publishes it, but for its architecture, which takes TensorFlow."""
-    folder = ModelFolder({"MLmodel": b"name: it", "data/model.keras": WEIGHTS})
+    folder = ModelFolder({"MLmodel": MLMODEL, "data/model.keras": WEIGHTS})
     template = SimpleNamespace(folder=lambda *_: folder)
     points = [Point(key, seed + depth / 7, depth, depth) for key in ("test_accuracy", "test_loss")]
     return SeedModel(run_id, f"depth-{depth:02d}", depth, template, [], f"weights-{seed}-{depth}", points)  # ty: ignore[invalid-argument-type]
@@ -295,3 +308,49 @@ def test_a_connection_may_break_at_any_request(
         state, proxy = survives(server, root, f"each-{loss}-{length}-{at}", lose(loss, length, at=at))
         assert state == expected, proxy.lost
     print(f"{requests} of {requests} cuts survived: {loss}, {length} in a row")  # noqa: T201 - what the trial found
+
+
+def test_a_model_on_a_server_is_verified_before_it_is_handed_out(
+    server: TeamServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files come through the server as they were published; one that was changed or lost there is named."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    publish(root, small(name="served", seeds=len(SEEDS)))
+    client = open_store(root)
+    found = find_model(client, "served")
+    location = found.model.artifact_location
+    assert location.startswith("mlflow-artifacts:/"), "only the server reaches it"
+    assert dict(verified(client, found).files) == {NETWORK: WEIGHTS}
+    folder = server.place / "artifacts" / location.removeprefix("mlflow-artifacts:/")
+    for path, content in ((NETWORK, WEIGHTS[:-1] + b"!"), (DESCRIPTION, MLMODEL + b"\n"), (NETWORK, None)):
+        file, before = folder / path, (folder / path).read_bytes()
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        with pytest.raises(TrackingError, match=rf"^served/1 is not as it was published \({path}\), so it is not lo"):
+            verified(client, found)
+        file.write_bytes(before)
+    assert dict(verified(client, found).files) == {NETWORK: WEIGHTS}
+
+
+def test_a_server_that_is_away_has_not_lost_what_is_asked_for() -> None:
+    """What cannot be read just now is not said to be deleted, or to be somebody else's."""
+    with Proxy(0, lambda _: "503") as gone:
+        client = mlflow.MlflowClient(gone.url, gone.url)
+        version = SimpleNamespace(name="served", version="1", run_id="1" * 32, source="there")
+        accepted = SimpleNamespace(
+            tracking_uri=gone.url,
+            get_experiment=lambda _: SimpleNamespace(tags={ACCEPTED: "1" * 32}),
+            get_run=client.get_run,
+        )
+        for asking in (
+            lambda: find_model(client, f"models:/m-{'1' * 32}"),
+            lambda: find_model(SimpleNamespace(
+                tracking_uri=gone.url, get_run=client.get_run, get_model_version=lambda *_: version,
+                get_registered_model=lambda _: SimpleNamespace(name="served", aliases={})), "served/1"),
+            lambda: accepted_run(accepted, "1"),
+            lambda: judge_run(accepted, SimpleNamespace(info=SimpleNamespace(experiment_id="1"))),
+        ):  # fmt: skip
+            with pytest.raises(TrackerAway, match=r"does not answer \(503\)"):
+                asking()
