@@ -19,11 +19,12 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateName,
 )
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun, State, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
@@ -47,6 +48,9 @@ SILENT_SECONDS = 4 * HEARTBEAT_SECONDS
 """How long one may say nothing before it is taken for dead."""
 
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "Skipped", "Cancelling")
+
+RESULTS = ("Completed", "Failed", "Crashed")
+"""How a slot ends that was run."""
 
 ZOMBIES = "Layerwise: a run that says nothing any more has crashed"
 
@@ -89,8 +93,8 @@ def check_cron(entry: Entry) -> None:
         CronSchedule(cron=entry.cron, timezone=entry.timezone)
     except ValueError:
         raise StudyError(
-            f"{entry.study}: cron {entry.cron!r} names no time; expected minute, hour, day, month, weekday, as in"
-            " 0 2 * * *"
+            f"the schedule of {entry.study}: cron {entry.cron!r} names no time; expected minute, hour, day, month,"
+            " weekday, as in 0 2 * * *"
         ) from None
 
 
@@ -153,7 +157,8 @@ def skip_missed(names: Sequence[str] | None = None) -> list[str]:
     Args:
         names: of the deployments concerned; all, if left out, which a server is not asked that others use too.
     """
-    said = [f"{name} had crashed: marked. Retry it on its page, and it goes on." for name in close_crashed()]
+    crashed = dict.fromkeys(close_crashed())  # a slot and its study's run have one name
+    said = [f"{name} had crashed: marked. Retry it on its page, and it goes on." for name in crashed]
     with get_client(sync_client=True) as client:
         while late := _waiting(client, names):
             for run in late:
@@ -193,6 +198,37 @@ def tidy(names: Sequence[str] | None = None) -> list[str]:
     return said
 
 
+class News:
+    """What becomes of slots, from now on: they start, and end."""
+
+    def __init__(self, names: Sequence[str] | None) -> None:
+        """Begin; ``names`` as :func:`skip_missed` takes them."""
+        self._names, self._told, self._since = names, set[UUID](), datetime.now(UTC)
+        self.lines()
+
+    def lines(self) -> list[str]:
+        """What is new since the last look, a line each."""
+        ended = FlowRunFilter(
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=list(RESULTS))),
+            end_time=FlowRunFilterEndTime(after_=self._since),
+        )
+        running = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Running"])))
+        with get_client(sync_client=True) as client:
+            states = [
+                (run.name, run.state)
+                for asked in (ended, running)
+                for run in _runs(client, self._names, asked, FlowRunSort.START_TIME_ASC)
+                if run.state is not None and SEPARATOR in run.name
+            ]
+        new = [(name, state) for name, state in states if state.id not in self._told]
+        self._told = {state.id for _, state in states} | self._told
+        return [f"{state.name.lower()}: {name}{_reason(state)}" for name, state in new if state.name]
+
+
+def _reason(state: State) -> str:
+    return f": {state.message}" if state.message and state.name in RESULTS else "."
+
+
 def _slots(
     client: SyncPrefectClient,
     names: Sequence[str] | None,
@@ -203,16 +239,19 @@ def _slots(
     sort: FlowRunSort = FlowRunSort.EXPECTED_START_TIME_ASC,
 ) -> list[FlowRun]:
     """Slots of some deployments, in one of some states and due between two times: the first 200 in an order."""
-    ours = None if names is None else DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
-    return client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
-        deployment_filter=ours,
-        flow_run_filter=FlowRunFilter(
-            expected_start_time=FlowRunFilterExpectedStartTime(before_=before, after_=after),
-            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=states)),
-        ),
-        sort=sort,
+    asked = FlowRunFilter(
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=before, after_=after),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=states)),
     )
+    return _runs(client, names, asked, sort)
+
+
+def _runs(
+    client: SyncPrefectClient, names: Sequence[str] | None, asked: FlowRunFilter, sort: FlowRunSort
+) -> list[FlowRun]:
+    ours = None if names is None else DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
+    flow = FlowFilter(name=FlowFilterName(any_=[FLOW]))
+    return client.read_flow_runs(flow_filter=flow, deployment_filter=ours, flow_run_filter=asked, sort=sort)
 
 
 def _skip(client: SyncPrefectClient, run: FlowRun, reason: str) -> None:

@@ -155,14 +155,16 @@ def _keep_alive(server: LastingServer, over: threading.Event, console: Console) 
 
 
 def _keep_tidy(names: list[str] | None, over: threading.Event, console: Console) -> None:
-    """Keep the server's pages tidy."""
+    """Keep the server's pages tidy, and say what becomes of slots."""
     import httpx
 
     from flows import deploying
 
+    news: deploying.News | None = None
     while not over.wait(TIDY_SECONDS):
         try:
-            for line in deploying.tidy(names):
+            news = news or deploying.News(names)
+            for line in [*deploying.tidy(names), *news.lines()]:
                 say(f"{_now()} {line}", console)
         except (httpx.HTTPError, RuntimeError):  # it is away for a moment
             continue

@@ -12,7 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import AwaitingRetry, Cancelled
+from prefect.states import AwaitingRetry, Cancelled, Completed, Failed, Running
 
 from flows import deploying
 from flows.schedules import Scheduled as ScheduledStudy
@@ -105,6 +105,27 @@ def test_slots_have_names_and_reasons(client: SyncPrefectClient, asked: Schedule
     assert (after.name, after.state.name) == (name, "Skipped")
     assert after.state.message.endswith("another run of it was still at work.")
     assert deploying.tidy() == []
+
+
+def test_what_becomes_of_slots_is_told_once(client: SyncPrefectClient, asked: ScheduledStudy) -> None:
+    """That one runs, and how it ended, with what it said; what was so before one looked is no news."""
+    deployment, now = deploying.deploy(asked), datetime.now(UTC)
+    plan(client, deployment, now - timedelta(days=3), now + timedelta(days=2))
+    before, first, second, *_ = slots(client, deployment)
+    names = [f"tiny · {number}" for number in (1, 2)]
+    for run, name in zip((before, first, second), ["tiny · 0", *names], strict=True):
+        client.set_flow_run_name(run.id, name)
+    client.set_flow_run_state(before.id, Running(), force=True)
+    news = deploying.News(["tiny"])
+    assert news.lines() == []
+    client.set_flow_run_state(first.id, Running(), force=True)
+    client.set_flow_run_state(second.id, Running(), force=True)
+    assert sorted(news.lines()) == sorted(f"running: {name}." for name in names)
+    client.set_flow_run_state(first.id, Completed(message="EXACT (R0)."), force=True)
+    client.set_flow_run_state(second.id, Failed(message="WORSE: it is."), force=True)
+    assert sorted(news.lines()) == [f"completed: {names[0]}: EXACT (R0).", f"failed: {names[1]}: WORSE: it is."]
+    assert news.lines() == []
+    assert deploying.News(["another"]).lines() == []
 
 
 def test_automations_are_installed_once(client: SyncPrefectClient, asked: ScheduledStudy) -> None:

@@ -95,7 +95,9 @@ def test_a_name_stands_once(root: Path) -> None:
 def test_times_that_are_none_are_refused(cron: str) -> None:
     """What has five fields and still names no time is refused before anything is deployed."""
     entry = Entry(study="tiny", cron=cron)
-    with pytest.raises(StudyError, match=rf"tiny: cron '{re.escape(cron)}' names no time; expected minute, hour,"):
+    with pytest.raises(
+        StudyError, match=rf"the schedule of tiny: cron '{re.escape(cron)}' names no time; expected minute, hour,"
+    ):
         check_cron(entry)
 
 
