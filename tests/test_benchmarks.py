@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from benchmarks import (
     plain_keras,
     raw_tensorflow,
     scikit,
+    seconds,
     suite,
     tables,
     tutorial,
@@ -29,8 +32,9 @@ from benchmarks import (
 )
 from benchmarks.measuring import Times, run_module
 from benchmarks.parts import Part
-from layerwise import answers, datasets, engine
+from layerwise import answers, datasets, engine, streams
 from layerwise.claims.wording import sentence
+from layerwise.orders import Order
 from layerwise.study import load, parse
 from tasks.tracking.tracked import Tracked
 from tests.studies import READY
@@ -231,6 +235,31 @@ def test_scikit_learn_trains_every_epoch_of_a_stage():
     assert made.n_iter_ == 20
     assert made.score(inputs[tutorial.TRAIN :], targets.argmax(axis=1)[tutorial.TRAIN :]) > 0.7
     assert (features.shape, features.min()) == ((tutorial.ROWS, tutorial.UNITS), 0)
+
+
+def test_a_stack_is_told_by_what_it_is_at(monkeypatch):
+    """A thread is at the work whose file is on its stack, at an import before all else, at rest where it waits."""
+    places, drawn = [], streams.generator
+
+    def noted(*key):
+        places.append(seconds.at(sys._getframe()))
+        return drawn(*key)
+
+    monkeypatch.setattr(streams, "generator", noted)
+    Order((0,), "base", 1, epochs=1).drawn(np.zeros((1, 4), np.int32))
+    resting = threading.Thread(target=(over := threading.Event()).wait)
+    resting.start()
+    while seconds.at(sys._current_frames()[resting.ident]) != "at rest":
+        time.sleep(0.01)
+    over.set()
+    assert places == ["drawing orders"]
+    assert seconds.at(sys._getframe()) == "other"
+
+
+def test_the_threads_of_several_runs_are_summed_up_by_medians():
+    """Each thread has its places, the longest first, and those that take less than a twentieth of a second go."""
+    runs = [{"threads": {"MainThread": {"a": one, "b": 9.0, "c": 0.01}, "elsewhere": {"d": 5.0}}} for one in (1, 2, 6)]
+    assert list(seconds.rows(runs)) == [("trains", "b", 9.0), ("trains", "a", 2)]
 
 
 IN_JAX = """
