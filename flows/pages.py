@@ -93,7 +93,7 @@ def _pages(root: Path, mlflow_port: int, prefect_port: int) -> dict[str, _Page]:
 
 
 def _serve(root: Path, pages: dict[str, _Page]) -> int:
-    from tasks.tracking.store import TrackingError, open_store
+    from tasks.tracking.store import TrackingError, absolute_uri, open_store
 
     try:
         client = open_store(root)  # creates it where it is missing, so that the page has something to show
@@ -102,12 +102,14 @@ def _serve(root: Path, pages: dict[str, _Page]) -> int:
     mlflow, prefect = pages["mlflow"], pages["prefect"]
     starts = {
         # An address of a database may hold a password, and everybody sees a command's arguments.
-        "mlflow": (_mlflow_command(root, mlflow.port), {"MLFLOW_BACKEND_STORE_URI": client.tracking_uri}),
+        "mlflow": (_mlflow_command(root, mlflow.port), {"MLFLOW_BACKEND_STORE_URI": absolute_uri(root)}),
         "prefect": (_prefect_command(prefect.port), environment.PREFECT_PAGE),
     }
+    # Servers look for modules where they work: files of the user's must not stand in for theirs.
+    folder = environment.private_folder(root)
     with ExitStack() as held:
         servers = {
-            name: held.enter_context(running(name, starts[name][0], root, starts[name][1]))
+            name: held.enter_context(running(name, starts[name][0], root, starts[name][1], folder))
             for name, page in pages.items()
             if not page.team
         }
@@ -141,18 +143,18 @@ def _mlflow_command(root: Path, port: int) -> list[str]:
     from tasks.tracking.store import artifact_root
 
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--default-artifact-root", artifact_root(root).as_uri()),
     ]
 
 
 def _prefect_command(port: int) -> list[str]:
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 @contextmanager
 def running(
-    name: str, command: list[str], root: Path, settings: dict[str, str], folder: Path | None = None
+    name: str, command: list[str], root: Path, settings: dict[str, str], folder: Path
 ) -> Generator[subprocess.Popen[bytes]]:
     """A server in a process group of its own, its output in a log file, ended when the body is left.
 
@@ -161,7 +163,7 @@ def running(
         command: what starts it.
         root: whose server it is.
         settings: variables of its environment, besides ours.
-        folder: where it works, and may look for modules; where this process works, if left out.
+        folder: where it works, and may look for modules.
     """
     # A database or an address that the user names for another server of Prefect's is not this one's.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(environment.OF_OTHER_SERVERS)}

@@ -88,6 +88,15 @@ def store_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or _sqlite_uri(database_path(root))
 
 
+def absolute_uri(root: Path) -> str:
+    """Where runs are tracked, for a process that works in another folder than this one."""
+    uri = store_uri(root)
+    if not uri.startswith("sqlite:"):
+        return uri
+    settings = uri.partition("?")[1:]
+    return _sqlite_uri(_path_of(uri)) + "".join(settings)
+
+
 def database_path(root: Path) -> Path:
     """The file of the default store."""
     return root.absolute() / "mlruns" / "mlflow.db"

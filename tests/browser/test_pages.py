@@ -69,7 +69,9 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     root = tmp_path_factory.mktemp("root")
     (root / "study.yaml").write_text(STUDY)
     environ = os.environ | {"LAYERWISE_ROOT": str(root), "PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, "-m", "flows.cli"]
+    command = [sys.executable, "-P", "-m", "flows.cli"]
+    for name in ("fastapi", "uvicorn", "flask", "sqlalchemy"):  # of the user's, and not what servers are to find
+        (root / f"{name}.py").write_text("raise SystemExit('the pages imported a file of the user')")
     subprocess.run([*command, "run", "study.yaml"], cwd=root, env=environ, check=True, timeout=300)
 
     ports = _free_ports(2)

@@ -24,6 +24,7 @@ from tasks.tracking.store import (
     TrackingError,
     _on_network,
     _revisions,
+    absolute_uri,
     answers,
     artifact_root,
     artifacts_of,
@@ -65,6 +66,17 @@ def test_the_default_store_lies_below_the_root_absolutely(root):
     """Without MLFLOW_TRACKING_URI, runs go to an absolute place below the root, wherever one stands."""
     assert store_uri(Path()) == f"sqlite:///{root}/mlruns/mlflow.db"
     assert artifact_root(Path()) == root / "mlruns" / "artifacts"
+
+
+def test_a_file_is_named_so_that_it_is_found_from_elsewhere(root, monkeypatch):
+    """A relative path becomes absolute, and what follows it stays; an address of a server is as it was."""
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db?timeout=5")
+    assert absolute_uri(root) == f"sqlite:///{root}/runs.db?timeout=5"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    assert absolute_uri(root) == "http://tracking.example:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert absolute_uri(root) == store_uri(root)
 
 
 def test_a_team_server_is_honoured(root, monkeypatch):
