@@ -120,11 +120,8 @@ def child(arguments: list[str]) -> None:
     from flows import cli
 
     sys.argv = ["layerwise", *arguments]
-    try:
-        cli.main()
-    except SystemExit as leaving:
-        if leaving.code:
-            raise
+    if status := cli.run_command():
+        sys.exit(status)
     print(json.dumps({"whole": time.perf_counter() - started, "threads": watch.counts}))
 
 

@@ -437,7 +437,7 @@ def _repeat_name(repeat: str) -> str:
 def main() -> None:
     """The ``layerwise`` command: every refusal is one line on standard error, without a traceback."""
     _end_as_by_ctrl_c()
-    status = _status()
+    status = run_command()
     from flows.server import end_process
 
     end_process(status)
@@ -450,7 +450,8 @@ def _end_as_by_ctrl_c() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _status() -> int:
+def run_command() -> int:
+    """Do what the command line of this process asks; returns the exit status."""
     from layerwise.study import StudyError
 
     try:

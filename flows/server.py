@@ -12,6 +12,7 @@ This file is also the child's program: ``python -P flows/server.py <socket>``.
 The parent imports no part of Prefect until a flow is about to run.
 """
 
+import atexit
 import base64
 import gc
 import os
@@ -238,9 +239,15 @@ def start(root: Path) -> Server:
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process; at once where Prefect's threads would first try for minutes to reach a server that is gone."""
+    """End this process when all is done, and do not take its libraries apart.
+
+    That takes two seconds where TensorFlow is loaded, beside threads of its own that go on, and serves nobody. What
+    libraries have registered for the end is done, but not where Prefect's threads would first try for minutes to reach
+    a server that is gone.
+    """
     if not _server_is_gone.is_set():
-        sys.exit(status)
+        threading._shutdown()  # noqa: SLF001 # ty: ignore[missing-attribute] - as the standard library ends its own worker processes
+        atexit._run_exitfuncs()  # noqa: SLF001
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

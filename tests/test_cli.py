@@ -53,9 +53,10 @@ AND_MODULES = f"""
 import sys
 from flows import cli
 try:
-    cli.main()
+    status = cli.run_command()
 finally:
     print("loaded", *{HEAVY!r} & {{name.partition(".")[0] for name in sys.modules}})
+sys.exit(status)
 """
 
 ON_TERMINAL = """
@@ -338,7 +339,7 @@ def test_a_tracker_whose_name_is_unknown_is_told_with_what_to_do(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@nobody.invalid:5000")
     (root / "a.csv").write_text("x\n1\n")
     monkeypatch.setattr("sys.argv", ["layerwise", *command])
-    assert cli._status() == 1
+    assert cli.run_command() == 1
     said = capsys.readouterr()
     assert re.fullmatch(
         r"layerwise: the tracking store http://nobody\.invalid:5000 does not answer \([^)]+\); run again once it"

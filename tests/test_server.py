@@ -399,11 +399,18 @@ def test_a_teams_server_that_goes_away_is_told_by_what_fails() -> None:
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_process_whose_server_is_gone_ends_at_once(gone: bool) -> None:
-    """Prefect's threads would try for minutes to deliver their news; what was printed and the status are not lost."""
+def test_a_process_ends_without_being_taken_apart(gone: bool) -> None:
+    """What was printed and the status are not lost; what is registered for the end is done, if a server is there.
+
+    Prefect's threads would else try for minutes to deliver their news.
+    """
     script = f"""
 import atexit
 from flows import server
+class Library:
+    def __del__(self):
+        print("taken apart")
+library = Library()
 atexit.register(print, "waited")
 if {gone}:
     server._server_is_gone.set()

@@ -168,12 +168,9 @@ def _act(told: dict[str, Any]) -> int:
         open_store(root)
         return 0
     sys.argv = ["layerwise", *told["command"]]
-    try:
-        cli.main()
-    except SystemExit as leaving:
-        sys.stdout.flush()
-        return leaving.code if isinstance(leaving.code, int) else 0
-    return 0
+    status = cli.run_command()
+    sys.stdout.flush()
+    return status
 
 
 def main() -> None:
