@@ -195,16 +195,8 @@ class Suite:
     def unsupervised(self) -> Iterator[Part]:
         """Autoencoders, each with a head: the plain script, one seed; JAX and the engine, many."""
         # Seed 0 diverges in its first stage, and ends there.
-        asked = [
-            "--first",
-            "1",
-            "--seeds",
-            "1",
-            "--depths",
-            str(UNSUPERVISED_STAGES),
-            "--epochs",
-            str(self.size.epochs),
-        ]
+        asked = ["--first", "1", "--seeds", "1", "--depths", str(UNSUPERVISED_STAGES)]
+        asked += ["--epochs", str(self.size.epochs)]
         whole = f"1 seed, {UNSUPERVISED_STAGES} unsupervised stages: whole process"
         child = self.module("plain_autoencoder", *asked, "--plainly")
         if f"1 {UNSUPERVISED_STAGES} " not in child.output:

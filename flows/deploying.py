@@ -60,6 +60,9 @@ FAILURES = "Layerwise: tell of failures of "
 AHEAD, BEHIND = timedelta(days=8), timedelta(hours=1)
 """How far from now slots are looked at that are planned, or were cancelled."""
 
+OVERLAP = timedelta(minutes=10)
+"""How far back a look for news goes beyond the one before: a state may come to the server after its time."""
+
 LIMIT_REACHED = "Deployment concurrency limit reached."
 """What Prefect says of a run that it cancels for another."""
 
@@ -208,6 +211,7 @@ class News:
 
     def lines(self) -> list[str]:
         """What is new since the last look, a line each."""
+        now = datetime.now(UTC)
         ended = FlowRunFilter(
             state=FlowRunFilterState(name=FlowRunFilterStateName(any_=list(RESULTS))),
             end_time=FlowRunFilterEndTime(after_=self._since),
@@ -221,7 +225,8 @@ class News:
                 if run.state is not None and SEPARATOR in run.name
             ]
         new = [(name, state) for name, state in states if state.id not in self._told]
-        self._told = {state.id for _, state in states} | self._told
+        self._told = {state.id for _, state in states}
+        self._since = max(self._since, now - OVERLAP)
         return [f"{state.name.lower()}: {name}{_reason(state)}" for name, state in new if state.name]
 
 

@@ -107,7 +107,9 @@ def test_slots_have_names_and_reasons(client: SyncPrefectClient, asked: Schedule
     assert deploying.tidy() == []
 
 
-def test_what_becomes_of_slots_is_told_once(client: SyncPrefectClient, asked: ScheduledStudy) -> None:
+def test_what_becomes_of_slots_is_told_once(
+    client: SyncPrefectClient, asked: ScheduledStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That one runs, and how it ended, with what it said; what was so before one looked is no news."""
     deployment, now = deploying.deploy(asked), datetime.now(UTC)
     plan(client, deployment, now - timedelta(days=3), now + timedelta(days=2))
@@ -125,6 +127,13 @@ def test_what_becomes_of_slots_is_told_once(client: SyncPrefectClient, asked: Sc
     client.set_flow_run_state(second.id, Failed(message="WORSE: it is."), force=True)
     assert sorted(news.lines()) == [f"completed: {names[0]}: EXACT (R0).", f"failed: {names[1]}: WORSE: it is."]
     assert news.lines() == []
+    monkeypatch.setattr(deploying, "OVERLAP", timedelta(0))
+    looks, runs = [], deploying._runs
+    monkeypatch.setattr(deploying, "_runs", lambda *given: looks.append(given[2].end_time) or runs(*given))
+    for _ in range(2):
+        assert news.lines() == []
+    (first_look, second_look) = (one.after_ for one in looks if one is not None)
+    assert first_look < second_look, "a server gives so many runs at most: what was told long ago must not fill them"
     assert deploying.News(["another"]).lines() == []
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.browser.conftest import PATIENCE
+
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 expect = playwright.expect
 
@@ -35,9 +37,6 @@ declared: {arm: greedy, depth: 2, seed: 1}
 DEPTHS = [1, 2, 3]
 ARMS = {"greedy": DEPTHS, "random_frozen": DEPTHS, "end_to_end": [3]}
 TASKS = ["data: blobs", *(f"greedy seeds 0-9: {step}" for step in ("base", "add layer 2", "add layer 3"))]
-
-PATIENCE = 60_000
-"""Milliseconds that a page may take on a machine that is busy with other tests."""
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -90,26 +89,6 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     assert not any(map(_answers, ports)), "a server outlived `layerwise ui`"
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    """A page of a fresh profile at laptop size; at the end of the test, nothing may have left this machine."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE)
-    outside: list[str] = []
-
-    def guard(route: Any) -> None:
-        if re.match(r"(http://127\.0\.0\.1:|data:|blob:)", route.request.url):
-            route.continue_()
-        else:
-            outside.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", guard)
-    yield context.new_page()
-    context.close()
-    assert outside == []
 
 
 def test_runs_page_shows_study_above_arms_and_seeds_one_click_below(site: Site, page: Any) -> None:

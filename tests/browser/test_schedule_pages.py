@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.test_pages import PATIENCE
+from tests.browser.conftest import PATIENCE
 from tests.serving import TERMINAL, Service, serving, wait_for, write_schedules
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
@@ -35,30 +35,15 @@ def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def page(chromium: Any, service: Service, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A page of a fresh profile that has said who it is; at the end of the test, nothing may have left this machine."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE)
-    outside: list[str] = []
-
-    def guard(route: Any) -> None:
-        if re.match(r"(http://127\.0\.0\.1:|data:|blob:)", route.request.url):
-            route.continue_()
-        else:
-            outside.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", guard)
-    found = context.new_page()
-    found.goto(f"http://127.0.0.1:{service.port}/deployments")
-    found.locator("input[type=password]").fill(service.login)
-    found.keyboard.press("Enter")
-    expect(found.get_by_text("nightly tiny").first).to_be_visible(timeout=PATIENCE)
-    yield found
+def page(page: Any, service: Service, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page, which has said who it is."""
+    page.goto(f"http://127.0.0.1:{service.port}/deployments")
+    page.locator("input[type=password]").fill(service.login)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("nightly tiny").first).to_be_visible(timeout=PATIENCE)
+    yield page
     if SHOTS:
-        found.screenshot(path=Path(SHOTS) / f"{request.node.name}.png", full_page=True)
-    context.close()
-    assert outside == []
+        page.screenshot(path=Path(SHOTS) / f"{request.node.name}.png", full_page=True)
 
 
 def at(service: Service, path: str) -> str:
