@@ -42,7 +42,7 @@ FILES = "layerwise.files"
 """The tag of a model that names the digests of its files."""
 
 Kind = Literal["run", "metric", "model", "file"]
-State = Literal["missing", "changed", "open"]
+State = Literal["missing", "changed", "doubled", "open"]
 Series = Mapping[int, float]
 """A metric: step -> value."""
 
@@ -70,7 +70,7 @@ class Fault:
         run: the run, in words.
         run_id: its id; none where there is no such run.
         kind: what it is.
-        state: how it is found: missing, changed, or a run that is not FINISHED.
+        state: how it is found: missing, changed, a metric with two points at a step, or a run that is not FINISHED.
         what: the metric, model or file; empty where it is the run itself.
     """
 
@@ -180,6 +180,8 @@ class _Checked:
                 yield _of(self.run, "metric", "missing", name)
             elif _digest({step: series[step] for step in steps}) != digest or not self._latest_is(name, series):
                 yield _of(self.run, "metric", "changed", name)
+            elif len([point for point in self.points[name] if point.step in steps]) > len(steps):
+                yield _of(self.run, "metric", "doubled", name)
         for name, listed in entry["models"].items():
             yield from self._faults_of_model(name, tuple(listed), held)
         for path in entry["artifacts"] if self.files else ():

@@ -107,6 +107,10 @@ CHANGES = {
     "a value": "UPDATE metrics SET value = value + 1e-9 WHERE step = 1 AND value > 1",
     "a step": "UPDATE metrics SET step = 5 WHERE step = 2 AND value > 1.5",
     "a name": "UPDATE metrics SET key = 'test_bccuracy' WHERE step = 2 AND value > 1.5",
+    "a point twice": """
+        INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan)
+        SELECT key, value, timestamp + 1, run_uuid, step, is_nan FROM metrics WHERE step = 1 AND value > 1
+        """,
     "the value that tables show": "UPDATE latest_metrics SET value = 1.75 WHERE value = 2",
     "its name": "UPDATE latest_metrics SET key = 'test_bccuracy' WHERE value = 2",
     "the digest of weights": "UPDATE logged_model_tags SET tag_value = 'weights-2' WHERE tag_value = 'weights-1'",
@@ -117,9 +121,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_changed_in_the_database_is_found_and_its_run_made_anew(client, opened, tree, answer, root, what):
-    """One changed value, name or step is named with its run; that run is set aside, made anew, and all is whole."""
+    """One changed value, name or step, or a point twice, is named with its run; that run is set aside, made anew, and all is whole."""
     change(root, CHANGES[what])
-    found = r"1 (metric (missing|changed)|model changed) \(greedy seed 1: (test_accuracy|depth-03)\)"
+    found = r"1 (metric (missing|changed|doubled)|model changed) \(greedy seed 1: (test_accuracy|depth-03)\)"
     assert answer().missing
     assert all(re.fullmatch(found, words) for words in answer().missing)
     assert set_aside_changed(client, answer().faults) == [tree.seed_run("greedy", 1)]
