@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -184,14 +184,15 @@ def running(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)  # a server has workers of its own
-            process.wait(5)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
+    """End a server and the workers of its own, whose port is free only once they have ended, too."""
+    for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0)):
+        deadline = time.monotonic() + seconds
+        with suppress(ProcessLookupError):  # nobody is left
+            os.killpg(process.pid, number)
+            while time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.02)
     process.wait()
 
 
