@@ -478,6 +478,10 @@ def _in_words(error: Exception) -> str:
         command = error.ctx.command_path if error.ctx else "layerwise"
         return f"{error.format_message()} `{command} --help` shows what it takes."
     if isinstance(error, OSError):
+        from tasks import durable
+
+        if isinstance(error, durable.ScratchFull):
+            return f"{error}, and run again."
         place, why = error.filename or environment.root(), error.strerror or error
         return f"{place}: {why}; mend that, or name another place in LAYERWISE_ROOT."
     return error.format_message() if isinstance(error, click.ClickException) else str(error)

@@ -73,6 +73,8 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
             remedy = "layerwise ui shows where."
             if not durable.has_room(root):
                 remedy = f"the disk of {root} is full: free space on it, and run again."
+            elif isinstance(error, durable.ScratchFull) or durable.lacks_scratch(root):
+                raise Unanswered(f"{name} failed: {durable.ScratchFull()}, and run again.", FAILED) from None
             raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
 
 

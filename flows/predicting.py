@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from flows import environment
 from flows.printing import DONE, FAILED, WRONG_REQUEST, leave_unread, refuse, refuse_store
 from layerwise.study import StudyError
+from tasks import durable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,9 +120,9 @@ def _loaded(model: VerifiedModel) -> RawRows | BareNetwork:
     from tasks.loading import loaded
     from tasks.tracking.files import write_all
 
-    with tempfile.TemporaryDirectory(prefix="layerwise-model-") as scratch:
-        write_all(Path(scratch), model.files)
-        return loaded(Path(scratch) / "data")
+    with durable.scratch("layerwise-model-") as scratch:
+        write_all(scratch, model.files)
+        return loaded(scratch / "data")
 
 
 @contextmanager

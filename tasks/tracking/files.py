@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -106,8 +105,8 @@ def send_artifact(client: MlflowClient, place: str, store: str | None, path: str
         write_artifact(require_inside(folder, store), path, content)
         return
     parent = PurePosixPath(path).parent.as_posix()
-    with tempfile.TemporaryDirectory() as scratch:
-        local = Path(scratch) / PurePosixPath(path).name
+    with durable.scratch() as scratch:
+        local = scratch / PurePosixPath(path).name
         local.write_bytes(content)
         get_artifact_repository(place, tracking_uri=client.tracking_uri).log_artifact(
             str(local), None if parent == "." else parent
@@ -124,7 +123,9 @@ def _fetched(client: MlflowClient, run: Run, path: str) -> bytes | None:
     if folder is not None:
         return read_below(folder, path)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            return bounded.read(Path(client.download_artifacts(run.info.run_id, path, scratch)), links=False)
+        with durable.scratch() as scratch:
+            return bounded.read(Path(client.download_artifacts(run.info.run_id, path, str(scratch))), links=False)
+    except durable.ScratchFull:  # the file may well be there
+        raise
     except (MlflowException, OSError):
         return None

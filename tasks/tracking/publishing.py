@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import math
-import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -192,8 +191,8 @@ class Publisher:
         """Publish a matplotlib figure, in the format that its path ends in."""
         from layerwise import figures  # loads matplotlib
 
-        with tempfile.TemporaryDirectory() as scratch:
-            drawn = Path(scratch) / PurePosixPath(path).name
+        with durable.scratch() as scratch:
+            drawn = scratch / PurePosixPath(path).name
             figures.save(figure, str(drawn))
             return self.file(run_id, path, drawn.read_bytes())
 
@@ -362,10 +361,10 @@ class Publisher:
         if place := local_path(known.artifact_location):
             write_all(require_inside(place, self._store), files)
             return place
-        with tempfile.TemporaryDirectory() as scratch:
-            write_all(Path(scratch), files)
+        with durable.scratch() as scratch:
+            write_all(scratch, files)
             get_artifact_repository(known.artifact_location, tracking_uri=self.client.tracking_uri).log_artifacts(
-                scratch
+                str(scratch)
             )
         return None
 

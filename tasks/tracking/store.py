@@ -60,7 +60,7 @@ class TrackerAway(TrackingError):
 
 
 class StoreFull(TrackingError):
-    """The disk of the store is full; what was asked may well be right."""
+    """A disk is full, the store's or that of temporary files; what was asked may well be right."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,9 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
             yield
     except (MlflowException, OSError) as error:
         if durable.is_full(error):  # said once, whatever was being done
+            local = uri.startswith("sqlite:") and durable.lacks_scratch(_path_of(uri).parent)
+            if local or isinstance(error, durable.ScratchFull):
+                raise StoreFull(f"{durable.ScratchFull()}, and run again.") from error
             words = f"the disk of the tracking store is full ({_reason(error)})"
             raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
         if away := absence(error):
@@ -401,6 +404,8 @@ def _create(path: Path, root: Path) -> None:
             " end that process, and run again."
         ) from None
     except (OSError, MlflowException, SQLAlchemyError) as error:
+        if durable.is_full(error) and durable.lacks_scratch(path.parent):
+            raise StoreFull(f"{path} cannot be created: {durable.ScratchFull()}, and run again.") from None
         raise _kind_of(error)(
             f"{path} cannot be created ({_reason(error)}); {durable.remedy(error)}, and run again."
         ) from None

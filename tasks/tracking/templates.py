@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import platform
-import tempfile
 import warnings
 import zipfile
 from collections import defaultdict
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerwise import raw_rows
+from tasks import durable
 
 if TYPE_CHECKING:
     import keras
@@ -225,8 +225,8 @@ def _saved(model: keras.Model, requirements: Sequence[str], serving: Serving | N
     from mlflow.models import Model
 
     stub = Model(artifact_path=_LOCATION, run_id=_RUN_ID, model_id=_MODEL_ID, model_uuid=_MODEL_ID)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model"
+    with durable.scratch() as folder:
+        place = folder / "model"
         mlflow.keras.save_model(
             model,
             str(place),

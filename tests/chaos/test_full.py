@@ -14,11 +14,15 @@ import pytest
 from tests.chaos import roots, state, trials
 from tests.chaos.crashing import Stage
 from tests.chaos.scenes import Scene, copy_of, crashes, empty
+from tests.test_server import clean_environ
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(0)]
 
 SIZES = (0.002, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 """Of what the whole run takes: from no room for MLflow's tables to nearly enough."""
+
+TEMPORARY = (("empty", 40), ("prepared", 8), ("prepared", 24))
+"""Roots, and kilobytes for temporary files: enough for Python to choose that place, not for what is written there."""
 
 SPACE = re.compile(r"No space left on device|disk is full|disk of \S+ is full")
 
@@ -97,6 +101,30 @@ def test_a_full_disk_is_said_and_survived(disk: Callable[[int], Path], roomy: Ro
         failures += [f"{part}, given room: {wrong}" for wrong in left]
     trials.note([f"full disks: in {complete} of {len(chosen)} sizes the run had room enough after all"])
     trials.count("full disks of growing size", failures, len(chosen))
+
+
+def test_a_full_disk_of_temporary_files_is_named(disk: Callable[[int], Path], roomy: Roomy, tmp_path: Path) -> None:
+    """With no room for temporary files a run names that disk, not the root's; given room, it ends as any other."""
+    chosen, failures = trials.points(TEMPORARY, few=1), []
+    for number, (kind, kilobytes) in chosen:
+        root = empty(tmp_path / str(number))
+        if kind == "prepared":
+            roots.prepare(root)
+            roots.write_study(root, roots.TWO_ARMS)
+        full = emptied(disk(kilobytes))
+        ended = roots.end(roots.run(root, env=clean_environ(TMPDIR=str(full))))
+        roots.wait_for_end(root)
+        print(f"{kilobytes} kB of temporary files, {kind} root: {ended.status} {ended.err}")
+        said = (
+            rf"the disk of temporary files, {full}, is full; free space on it, or name another in TMPDIR[,;] (and )?run"
+        )
+        if ended.status != 1 or not re.search(said, ended.err) or len(ended.err.splitlines()) > 1:
+            failures.append(f"{kilobytes} kB: {ended}")
+        again = roots.finish(root)
+        left = [f"{again.status} {again.err}"] if again.status or again.err else []
+        left += state.differences(roomy.state, state.of(root))[:3]
+        failures += [f"{kilobytes} kB, given room: {wrong}" for wrong in left]
+    trials.count("full disks of temporary files", failures, len(chosen))
 
 
 def test_a_disk_that_fills_up_at_any_write_is_said_and_survived(

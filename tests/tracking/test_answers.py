@@ -121,7 +121,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_changed_in_the_database_is_found_and_its_run_made_anew(client, opened, tree, answer, root, what):
-    """One changed value, name or step, or a point twice, is named with its run; that run is set aside, made anew, and all is whole."""
+    """One changed value, name or step, or a point twice, is named; its run is made anew, and all is whole."""
     change(root, CHANGES[what])
     found = r"1 (metric (missing|changed|doubled)|model changed) \(greedy seed 1: (test_accuracy|depth-03)\)"
     assert answer().missing

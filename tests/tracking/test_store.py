@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from alembic.script import ScriptDirectory
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import Engine, event
 
+from tasks import durable
 from tasks.tracking.store import (
     StoreFull,
     TrackerAway,
@@ -220,6 +222,16 @@ def test_a_store_that_grows_full_is_said_as_such(client):
     assert str(full.value) == words
 
 
+def test_a_store_without_room_for_temporary_files_says_which_disk(client, monkeypatch):
+    """SQLite's temporary files are on another disk than its database: where that one is full, that one is named."""
+    temporary = Path(tempfile.gettempdir())
+    monkeypatch.setattr(durable, "has_room", lambda folder: folder != temporary)
+    for error in (OSError(28, "No space left on device"), durable.ScratchFull()):
+        with pytest.raises(StoreFull) as full, failures_in_one_line("sending", client.tracking_uri):
+            raise error
+        assert str(full.value) == f"{durable.ScratchFull()}, and run again."
+
+
 def test_a_database_of_others_is_refused(root):
     """An SQLite file without MLflow's tables is refused, and left as it is."""
     path = database_path(root)
@@ -398,6 +410,7 @@ def test_asking_where_the_store_is_loads_nothing():
     """The store's module imports without MLflow, and the package without Prefect, Keras or TensorFlow."""
     script = """
 import sys
+import tempfile
 import tasks.tracking.store
 assert not {"mlflow", "sqlalchemy", "pandas"} & set(sys.modules), "store"
 import tasks.tracking.answers, tasks.tracking.publishing, tasks.tracking.runs, tasks.tracking.templates
