@@ -801,7 +801,13 @@ def test_no_server_outlives_its_run(interrupted: Interrupted, how: str) -> None:
 
 
 def test_a_killed_flow_run_is_said_to_have_crashed(interrupted: Interrupted) -> None:
-    """In Prefect each run that ended says how, and the one that was killed is Crashed once the next one begins."""
+    """The next run says in a line which one was killed, once, and has it Crashed in Prefect; one that ended says how."""
+    told = [
+        re.findall(r"^Killed before, and marked so now: (.+)\. What was stored stays\.$", ended.out, re.MULTILINE)
+        for ended in interrupted.ended.values()
+    ]
+    assert told[:3] == [[], [], []]
+    assert [name.count("small") for name in told[3]] == [1]
     assert state.flow_runs(interrupted.root)[1:] == ["Crashed", "Crashed", "Crashed", "Completed"]
     assert state.task_runs_under_way(interrupted.root) == []
 

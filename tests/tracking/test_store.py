@@ -232,6 +232,17 @@ def test_a_store_without_room_for_temporary_files_says_which_disk(client, monkey
         assert str(full.value) == f"{durable.ScratchFull()}, and run again."
 
 
+@pytest.mark.parametrize("path", ["mlruns", "mlruns/artifacts"])
+def test_a_file_where_a_folder_belongs_is_said_with_a_remedy(root, path):
+    """What is in the way is left as it is."""
+    (root / path).parent.mkdir(exist_ok=True)
+    (root / path).write_text("mine")
+    said = refusal(root)
+    assert said.startswith(f"{root / path} cannot be created (")
+    assert said.endswith("; runs are tracked there: mend what is in the way, or set LAYERWISE_ROOT to another place.")
+    assert (root / path).read_text() == "mine"
+
+
 def test_a_database_of_others_is_refused(root):
     """An SQLite file without MLflow's tables is refused, and left as it is."""
     path = database_path(root)
