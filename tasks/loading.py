@@ -91,8 +91,3 @@ def _named(model: RawRows | BareNetwork, made: np.ndarray) -> pd.DataFrame:
             return pd.DataFrame(made, columns=[f"reconstruction_{name}" for name in names or range(made.shape[1])])
         case _:
             return pd.DataFrame(made, columns=[f"feature_{number}" for number in range(1, made.shape[1] + 1)])
-
-
-def _load_pyfunc(path: str) -> RawRows | BareNetwork:
-    """MLflow's entry."""
-    return loaded(Path(path))

@@ -801,7 +801,7 @@ def test_no_server_outlives_its_run(interrupted: Interrupted, how: str) -> None:
 
 
 def test_a_killed_flow_run_is_said_to_have_crashed(interrupted: Interrupted) -> None:
-    """The next run says in a line which one was killed, once, and has it Crashed in Prefect; one that ended says how."""
+    """The next run says once which one was killed, and has it Crashed in Prefect; each that ended says how."""
     told = [
         re.findall(r"^Killed before, and marked so now: (.+)\. What was stored stays\.$", ended.out, re.MULTILINE)
         for ended in interrupted.ended.values()

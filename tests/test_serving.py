@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -39,6 +42,7 @@ from layerwise.datasets import pieces
 from tasks import loading
 from tasks.tracking.files import local_path
 from tasks.tracking.manifest import check_tree
+from tasks.tracking.served import Served
 from tasks.tracking.store import TrackingError, open_store
 from tasks.tracking.verified import find_model, verified
 from tests.shelves import PEOPLE, Shelved, people, shelved
@@ -564,6 +568,12 @@ def test_a_served_model_answers_as_the_logged_model_does(lab: Lab):
         answer = pd.DataFrame(asked(f"{address}/invocations", {"dataframe_split": rows})["predictions"])
         np.testing.assert_allclose(answer.to_numpy(), lab.people.expected(2, 1), atol=FLOAT32)
         assert list(answer.columns) == ["no", "yes"]
+        rows["data"][0][rows["columns"].index("age")] = math.inf
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            asked(f"{address}/invocations", {"dataframe_split": rows})
+        reason = json.load(refused.value)
+        assert (refused.value.code, "stack_trace" in reason) == (400, False)
+        assert reason["message"].endswith("column 'age' has infinite values; the model takes finite numbers")
         urllib.request.urlopen(f"{address}/ping", timeout=10).close()  # noqa: S310 - ours
         assert not is_open("127.0.0.2", port), "it listens on 127.0.0.1 alone"
         said = refusal(lab.root, "serve", "people", "--port", str(port))
@@ -609,6 +619,17 @@ def test_a_served_encoder_gives_features_and_a_killed_command_leaves_what_doctor
     while is_open("127.0.0.1", port):
         assert time.monotonic() < deadline, "the server outlived its group"
         time.sleep(0.2)
+
+
+def test_rows_that_a_served_model_refuses_are_answered_with_its_reason(lab: Lab, tmp_path: Path):
+    """The server's answer is what MLflow makes of its own exceptions, without a stack; others stay what they are."""
+    verified(lab.client, find_model(lab.client, "people")).stage(tmp_path / "people")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "people"))
+    with pytest.raises(MlflowException, match="column 'age' has infinite values; the model takes finite") as refused:
+        model.predict(ROWS.assign(age=math.inf))
+    assert refused.value.get_http_status_code() == 400
+    with pytest.raises(AttributeError):
+        Served(object()).predict(ROWS)
 
 
 def test_a_request_can_be_pasted_for_every_signature(lab: Lab, tmp_path: Path):

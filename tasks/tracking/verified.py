@@ -40,7 +40,7 @@ LOADED = (NETWORK, f"data/{raw_rows.SERVING}", f"data/{raw_rows.PREPARATION}")
 """The files of a model that are loaded; the others describe it."""
 
 MOST_FILES = 20
-LOADER = "tasks.loading"
+LOADER = "tasks.tracking.served"
 
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 """MLflow's code of what is not there, told from a store that does not answer."""

@@ -1,0 +1,38 @@
+"""What MLflow's server loads for ``layerwise serve``: rows that a model refuses are answered with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+
+from layerwise.raw_rows import RawRows
+from tasks.loading import BareNetwork, loaded
+
+
+class Served:
+    """A model whose refusals are MLflow's: of any other error the server answers with the stack, and no reason.
+
+    Args:
+        model: from :func:`tasks.loading.loaded`.
+    """
+
+    def __init__(self, model: RawRows | BareNetwork) -> None:
+        self._model = model
+
+    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> Any:
+        """What the model makes of the rows.
+
+        Raises:
+            MlflowException: if they are not what the model takes; status 400, one line.
+        """
+        try:
+            return self._model.predict(rows, params)
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(" ".join(str(error).split())) from None
+
+
+def _load_pyfunc(path: str) -> Served:
+    """MLflow's entry: the model whose data folder this is."""
+    return Served(loaded(Path(path)))
