@@ -123,7 +123,17 @@ def by_scores(across: Across, claims: Sequence[str] = ()) -> Judgement:
     words = f"none of {tests} shows a fall in test {score} (level {ALPHA:g}, Holm)"
     if 2 * len(tested) * 2.0**-seeds > ALPHA:
         words += f", but with {seeds} seeds none could"
+    if apart := [*_ends_apart(across)]:
+        words += f"; the depths that both have were compared: {', '.join(apart)}"
     return Judgement("NO WORSE", words)
+
+
+def _ends_apart(across: Across) -> Iterator[str]:
+    """Arms that grew to another depth than they did before, which no paired difference shows."""
+    before, now = (run.metrics.groupby("arm", sort=False)["depth"].max() for run in across.runs[:2])
+    for arm in now.index:
+        if arm in before.index and now[arm] != before[arm]:
+            yield f"{arm} ends at depth {now[arm]}, not {before[arm]}"
 
 
 def _adjusted(p_values: Sequence[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,16 @@ def test_a_rise_is_no_worse() -> None:
     found = by_scores(across(fall=-0.05))
     assert (found.verdict, found.regressed) == ("NO WORSE", False)
     assert found.words == "none of 2 paired differences over 12 seeds shows a fall in test accuracy (level 0.05, Holm)"
+
+
+def test_an_arm_that_ends_elsewhere_is_said() -> None:
+    """What is compared are the depths that both runs have; where a study grew to another depth, that is said, too."""
+    shallow = scores("now")
+    ended = replace(shallow, metrics=shallow.metrics[shallow.metrics["depth"] == 1])
+    found = by_scores(compare_runs([scores("before"), ended]))
+    assert found.verdict == "NO WORSE"
+    assert found.words.endswith("; the depths that both have were compared: greedy ends at depth 1, not 2")
+    assert "depth" not in by_scores(across()).words
 
 
 def test_seeds_that_break_are_worse() -> None:
