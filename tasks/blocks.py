@@ -89,7 +89,7 @@ def _go_on_if_wanted() -> None:
 def _refuse_other(asked: Surroundings) -> None:
     """A process with other surroundings would store other bits under the same digests."""
     if differs := asked.difference(Surroundings.here(asked.variables, asked.functions)):
-        raise StudyError(f"a worker is not as this process: {differs}; start it anew with `layerwise worker`.")
+        raise StudyError(f"a worker is not as this process: {differs}; run again, with workers of yours started anew.")
 
 
 def _data(block: Block) -> Data:

@@ -179,7 +179,7 @@ def test_a_worker_that_is_not_as_the_flow_trains_nothing(monkeypatch: pytest.Mon
     blocks._refuse_other(ours)
     monkeypatch.setenv("XLA_FLAGS", "--fast")
     with pytest.raises(
-        StudyError, match="a worker is not as this process: XLA_FLAGS is --fast there and unset here; st"
+        StudyError, match="a worker is not as this process: XLA_FLAGS is --fast there and unset here; run again, with"
     ):
         blocks._refuse_other(ours)
     older = dataclasses.replace(ours, installed={**ours.installed, "keras": "3.0"})
