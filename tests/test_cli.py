@@ -17,7 +17,7 @@ import termios
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -47,7 +47,7 @@ CLAIMS = {
 }
 """Of which three seeds can decide the second alone."""
 
-HEAVY = {"tensorflow", "keras", "prefect", "mlflow"}
+HEAVY = {"tensorflow", "keras", "prefect", "mlflow", "distributed"}
 
 AND_MODULES = f"""
 import sys
@@ -76,11 +76,11 @@ class Ended:
     err: str
 
 
-def begin(root: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+def begin(root: Path, *arguments: str, program: Sequence[str] = LAYERWISE, **options: Any) -> subprocess.Popen[str]:
     """``layerwise`` as a shell starts it in ``root``: a process group of its own."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        [*LAYERWISE, *arguments], cwd=root, process_group=0, text=True, **pipes | {"env": clean_environ()} | options
+        [*program, *arguments], cwd=root, process_group=0, text=True, **pipes | {"env": clean_environ()} | options
     )
 
 
@@ -101,16 +101,11 @@ def layerwise(root: Path, *arguments: str) -> Ended:
 
 def and_modules(root: Path, *arguments: str) -> tuple[Ended, set[str]]:
     """One command, and which of the heavy libraries it loaded."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", AND_MODULES, *arguments],
-        cwd=root,
-        env=clean_environ(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=0,
-        text=True,
-    )
-    ended = end(process)
+    return modules_of(end(begin(root, *arguments, program=[sys.executable, "-c", AND_MODULES])))
+
+
+def modules_of(ended: Ended) -> tuple[Ended, set[str]]:
+    """What a command of :data:`AND_MODULES` said, and what it loaded."""
     out, _, loaded = ended.out.rpartition("loaded")
     return Ended(ended.status, out, ended.err), set(loaded.split())
 
@@ -586,16 +581,18 @@ class Whole:
     ended: Ended
     second: Ended
     holder: int
+    loaded: set[str]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     root = tmp_path_factory.mktemp("whole")
     write_study(root, depth=STAGES, training={"epochs": EPOCHS}, claims=CLAIMS)
-    first = begin(root, "run", "study.yaml")
+    first = begin(root, "run", "study.yaml", program=[sys.executable, "-c", AND_MODULES])
     wait_until(lambda: list(environment.locks_folder(root).glob("*.holder")), first)
     second = layerwise(root, "run", "study.yaml")
-    return Whole(root, end(first), second, first.pid)
+    ended, loaded = modules_of(end(first))
+    return Whole(root, ended, second, first.pid, loaded)
 
 
 def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -> None:
@@ -647,6 +644,11 @@ def test_second_run_of_a_study_at_the_same_time_leaves(whole: Whole) -> None:
         rf"layerwise: small: Process {whole.holder} \(since .+\) works on this run; .+\n", whole.second.err
     )
     assert whole.ended.status == 0
+
+
+def test_a_run_loads_what_it_needs(whole: Whole) -> None:
+    """Prefect does not import Dask, or whatever else is installed that offers blocks, for a run without workers."""
+    assert whole.loaded == {"tensorflow", "keras", "prefect", "mlflow"}
 
 
 def test_a_run_leaves_no_process(whole: Whole) -> None:
