@@ -114,6 +114,8 @@ class Server:
         except (Exception, ServerLost) as error:
             if gone := self._gone(error):
                 raise ServerProblem(f"{gone}; nothing finished is lost: run again, and it goes on there.") from None
+            if failed := self._failed(error):
+                raise ServerProblem(failed) from None
             raise
 
     def _gone(self, error: BaseException) -> str | None:
@@ -126,8 +128,19 @@ class Server:
             return f"Prefect's server at {self.url} does not answer any more"
         return None
 
+    def _failed(self, error: BaseException) -> str | None:
+        """What a server of ours had wrong with itself, and what to do, if that is what an error comes from."""
+        import httpx
+
+        from tasks.causes import causes
+
+        statuses = [found.response.status_code for found in causes(error) if isinstance(found, httpx.HTTPStatusError)]
+        if self._process is None or not statuses or statuses[0] < httpx.codes.INTERNAL_SERVER_ERROR:
+            return None
+        return f"Prefect's server failed during the run (status {statuses[0]}); {self._remedy()}"
+
     def _remedy(self) -> str:
-        """What to do about a server of ours that does not start, as its log and its disk say."""
+        """What to do about a server of ours that does not start, or fails, as its log and its disk say."""
         from tasks import durable
 
         if self._log is None:
@@ -260,12 +273,9 @@ def is_lost(error: BaseException) -> bool:
     """Whether an error comes from Prefect's server being gone: its client, and no other here, speaks through httpx."""
     import httpx
 
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, ServerLost | httpx.TransportError):
-            return True
-        found = found.__cause__ or found.__context__
-    return False
+    from tasks.causes import causes
+
+    return any(isinstance(found, ServerLost | httpx.TransportError) for found in causes(error))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from layerwise.identity import library_versions
 from layerwise.stages import Block
 from layerwise.study import StudyError, digest_of
 from tasks import owners, training
+from tasks.causes import causes
 from tasks.provenance import CHECKOUT, LOCK, PACKAGES, content_sha256
 from tasks.results import StorageProblem
 
@@ -102,18 +103,12 @@ def _data(block: Block) -> Data:
 
 def _that_travels(error: Exception) -> Exception:
     """An error as another process can read it: those that decide how a run goes on as they are, others as a line."""
-    for found in _causes(error):
+    for found in causes(error):
         if isinstance(found, StorageProblem | StudyError):
             return type(found)(str(found))
         if isinstance(found, httpx.TransportError):
             return httpx.TransportError(str(found))
     return BlockFailed(f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -268,10 +270,11 @@ def test_nobody_else_on_the_machine_is_answered(tmp_path: Path) -> None:
 @pytest.mark.chaos
 def test_server_outlives_ctrl_c_but_not_its_command(tmp_path: Path) -> None:
     """Ctrl-C leaves the command its server, to report with; SIGKILL of the command's group leaves none."""
-    survive = "import signal; signal.signal(signal.SIGINT, lambda *_: None); sys.stdin.read()"
+    survive = "import signal; signal.signal(signal.SIGINT, lambda *_: None); print(flush=True); sys.stdin.read()"
     with run_python(START.format(then=survive), used_root(tmp_path)) as process:
         assert process.stdout is not None
         pid, url, _ = process.stdout.readline().split()
+        assert process.stdout.readline() == "\n", "Ctrl-C is handled from here on"
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.5)
         assert ask(f"{url}/health") is True
@@ -312,6 +315,30 @@ def test_a_damaged_database_is_named_with_the_way_out(tmp_path: Path) -> None:
         expected = rf"while starting; its database {home}/prefect.db is damaged: move it away, and run again\. It holds"
         with pytest.raises(ServerProblem, match=expected):
             running.wait_ready()
+
+
+@pytest.mark.usefixtures("away")
+def test_a_database_that_turns_out_to_be_damaged_is_named_with_the_way_out(tmp_path: Path) -> None:
+    """A server that starts on a database of which a table is lost fails later, and the line is the same."""
+    database = environment.prefect_home(used_root(tmp_path)) / "prefect.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'flow_run'").fetchone()
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+    expected = rf"during the run \(status 50\d\); its database {database} is damaged: move it away, and run again\. It"
+    with server.start(tmp_path) as running:
+        running.wait_ready()
+        login = tuple(os.environ["PREFECT_API_AUTH_STRING"].split(":"))
+        flow = httpx.post(f"{running.url}/flows/", auth=login, json={"name": "any"}).json()["id"]
+        for _ in range(2):  # Prefect's client asks again several times; the log has a reason after the answer
+            failed = httpx.post(f"{running.url}/flow_runs/", auth=login, json={"flow_id": flow})
+        with pytest.raises(ServerProblem, match=expected), running.ready():
+            failed.raise_for_status()
+        with pytest.raises(httpx.HTTPStatusError), running.ready():
+            httpx.post(f"{running.url}/no/such", auth=login).raise_for_status()
 
 
 @pytest.mark.usefixtures("away")

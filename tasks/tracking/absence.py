@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import re
 import sqlite3
-from collections.abc import Iterator
 
 from mlflow.exceptions import MlflowException
 from requests.exceptions import ChunkedEncodingError, RequestException, RetryError, SSLError, Timeout
 from requests.exceptions import ConnectionError as NoConnection
 from sqlalchemy.exc import OperationalError
+
+from tasks.causes import causes
 
 _BUSY_ANSWERS = {429, 502, 503, 504}
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
@@ -31,7 +32,7 @@ def absence(error: BaseException) -> str | None:
         >>> absence(OSError(28, "No space left on device"))
         'cannot be written (No space left on device)'
     """
-    for one in reversed(list(_causes(error))):
+    for one in reversed(list(causes(error))):
         if isinstance(one, OperationalError):
             return _by_database(one)
         if isinstance(one, RequestException):
@@ -56,16 +57,8 @@ def _by_server(error: RequestException) -> str | None:
         return f"does not answer ({status[1]})"
     if not isinstance(error, NoConnection | Timeout | RetryError | ChunkedEncodingError):
         return None
-    causes = list(_causes(error))
-    if any(isinstance(one, TimeoutError) for one in causes):
+    found = list(causes(error))
+    if any(isinstance(one, TimeoutError) for one in found):
         return "does not answer in time"
-    why = (one.strerror for one in causes if isinstance(one, OSError) and one.strerror)
+    why = (one.strerror for one in found if isinstance(one, OSError) and one.strerror)
     return f"does not answer ({next(why, 'connection lost')})"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised for."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
