@@ -453,6 +453,7 @@ def _end_as_by_ctrl_c() -> None:
 def run_command() -> int:
     """Do what the command line of this process asks; returns the exit status."""
     from layerwise.study import StudyError
+    from tasks.scratch import ScratchFull
 
     try:
         cli.main(prog_name="layerwise", standalone_mode=False)
@@ -464,7 +465,7 @@ def run_command() -> int:
         click.echo(nothing_asked.format_message())
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()
-    except (environment.DiskFull, OSError) as error:  # or a place is not what it should be
+    except (environment.DiskFull, ScratchFull, OSError) as error:  # or a place is not what it should be
         return _refuse(_in_words(error), FAILED)
     except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
         return _refuse(_in_words(error), WRONG_REQUEST)
@@ -478,10 +479,6 @@ def _in_words(error: Exception) -> str:
         command = error.ctx.command_path if error.ctx else "layerwise"
         return f"{error.format_message()} `{command} --help` shows what it takes."
     if isinstance(error, OSError):
-        from tasks import durable
-
-        if isinstance(error, durable.ScratchFull):
-            return f"{error}, and run again."
         place, why = error.filename or environment.root(), error.strerror or error
         return f"{place}: {why}; mend that, or name another place in LAYERWISE_ROOT."
     return error.format_message() if isinstance(error, click.ClickException) else str(error)

@@ -15,6 +15,7 @@ from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, of_store, say, warnings_shown
 from layerwise.study import StudyError
 from tasks import durable
+from tasks.scratch import ScratchFull
 
 if TYPE_CHECKING:
     from flows.server import Server
@@ -68,14 +69,14 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
             raise Unanswered(f"{name}: {gone}", FAILED) from None
         except TrackingError as error:
             raise unusable(error) from None
+        except ScratchFull as error:
+            raise Unanswered(f"{name} failed: {error}", FAILED) from None
         except StudyError:
             raise
         except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
             remedy = "layerwise ui shows where."
             if not durable.has_room(root):
                 remedy = f"the disk of {root} is full: free space on it, and run again."
-            elif isinstance(error, durable.ScratchFull) or durable.lacks_scratch(root):
-                raise Unanswered(f"{name} failed: {durable.ScratchFull()}, and run again.", FAILED) from None
             raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
 
 

@@ -185,12 +185,14 @@ def running(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a server and the workers of its own, whose port is free only once they have ended, too."""
-    for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0)):
-        deadline = time.monotonic() + seconds
-        with suppress(ProcessLookupError):  # nobody is left
+    with suppress(ProcessLookupError):  # nobody is left
+        for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 2.0)):
+            deadline = time.monotonic() + seconds
             os.killpg(process.pid, number)
             while time.monotonic() < deadline:
                 process.poll()
+                with suppress(ChildProcessError):  # where we are a container's first process, its workers become ours
+                    os.waitpid(-process.pid, os.WNOHANG)
                 os.killpg(process.pid, 0)
                 time.sleep(0.02)
     process.wait()

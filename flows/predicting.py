@@ -15,7 +15,7 @@ import numpy as np
 from flows import environment
 from flows.printing import DONE, FAILED, WRONG_REQUEST, leave_unread, refuse, refuse_store
 from layerwise.study import StudyError
-from tasks import durable
+from tasks.scratch import scratch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,9 +120,9 @@ def _loaded(model: VerifiedModel) -> RawRows | BareNetwork:
     from tasks.loading import loaded
     from tasks.tracking.files import write_all
 
-    with durable.scratch("layerwise-model-") as scratch:
-        write_all(scratch, model.files)
-        return loaded(scratch / "data")
+    with scratch("layerwise-model-") as folder:
+        write_all(folder, model.files)
+        return loaded(folder / "data")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from rich.text import Text
 from layerwise.study import Study
 from layerwise.study.parts import printable
 from layerwise.study.scores import LABELS
-from tasks import durable
+from tasks.scratch import ScratchFull
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,6 +135,6 @@ def of_store(error: TrackingError) -> tuple[str, int]:
 
 def in_one_line(error: BaseException) -> str:
     """An error's kind and message; of one that is ours the message alone, which says it all."""
-    if isinstance(error, durable.ScratchFull):
+    if isinstance(error, ScratchFull):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

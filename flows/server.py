@@ -141,15 +141,15 @@ class Server:
 
     def _remedy(self) -> str:
         """What to do about a server of ours that does not start, or fails, as its log and its disk say."""
-        from tasks import durable
+        from tasks import durable, scratch
 
         if self._log is None:
             return "see its log."
         home, said = self._log.parent, self._log.read_bytes()[-LAST_WORDS:]
         if not durable.has_room(home):
             return f"the disk of {home} is full: free space on it, and run again."
-        if b"disk is full" in said and durable.lacks_scratch(home):
-            return f"{durable.ScratchFull()}, and run again."
+        if b"disk is full" in said and scratch.is_why(home):
+            return scratch.in_words()
         if b"malformed" in said or b"file is not a database" in said:
             return (
                 f"its database {home / 'prefect.db'} is damaged: move it away, and run again. It holds what Prefect's"

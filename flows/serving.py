@@ -15,7 +15,7 @@ from flows import environment
 from flows.pages import PageProblem, is_taken, log_of, running, wait_ready, watch
 from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse, refuse_store
 from layerwise.study.parts import printable
-from tasks import durable
+from tasks.scratch import scratch
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -61,16 +61,16 @@ def serve_command(said: str, *, version: int | None, port: int, root: Path) -> i
 
 def _serve(found: Found, model: VerifiedModel, port: int, root: Path) -> NoReturn:
     name, address = _name(port), f"http://127.0.0.1:{port}"
-    with durable.scratch("layerwise-model-") as scratch:
-        staged = scratch / "model"
+    with scratch("layerwise-model-") as folder:
+        staged = folder / "model"
         model.stage(staged)
         # uvicorn looks for modules where it works: files of the user's must not stand in for ours.
-        with running(name, _command(staged, port), root, environment.serving_environment(), scratch) as server:
+        with running(name, _command(staged, port), root, environment.serving_environment(), folder) as server:
             wait_ready(server, f"{address}/ping", root, name)
             click.echo(
                 f"{printable(found.name)} answers at {address}/invocations, and {address}/ping says that it is there."
             )
-            click.echo(_curl(model.signature, address, scratch / "example.json"))
+            click.echo(_curl(model.signature, address, folder / "example.json"))
             click.echo(f"Its log is {log_of(root, name)}. Ctrl-C stops it.")
             watch({"model": server})
 

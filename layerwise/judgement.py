@@ -117,23 +117,24 @@ def by_scores(across: Across, claims: Sequence[str] = ()) -> Judgement:
     ]
     if worse:
         more = f"; and {len(worse) - MOST_SHOWN} more" if len(worse) > MOST_SHOWN else ""
-        return Judgement("WORSE", "; ".join(worse[:MOST_SHOWN]) + more, tuple(worse))
+        return Judgement("WORSE", "; ".join(worse[:MOST_SHOWN]) + more + _compared(across), tuple(worse))
     seeds = across.seeds[0]
     tests = f"{len(tested)} paired differences over {seeds} seeds"
     words = f"none of {tests} shows a fall in test {score} (level {ALPHA:g}, Holm)"
     if 2 * len(tested) * 2.0**-seeds > ALPHA:
         words += f", but with {seeds} seeds none could"
-    if apart := [*_ends_apart(across)]:
-        words += f"; the depths that both have were compared: {', '.join(apart)}"
-    return Judgement("NO WORSE", words)
+    return Judgement("NO WORSE", words + _compared(across))
 
 
-def _ends_apart(across: Across) -> Iterator[str]:
-    """Arms that grew to another depth than they did before, which no paired difference shows."""
+def _compared(across: Across) -> str:
+    """Which arms grew to another depth than they did before, which no paired difference shows; empty if none did."""
     before, now = (run.metrics.groupby("arm", sort=False)["depth"].max() for run in across.runs[:2])
-    for arm in now.index:
-        if arm in before.index and now[arm] != before[arm]:
-            yield f"{arm} ends at depth {now[arm]}, not {before[arm]}"
+    apart = [
+        f"{arm} ends at depth {now[arm]}, not {before[arm]}"
+        for arm in now.index
+        if arm in before.index and now[arm] != before[arm]
+    ]
+    return f"; the depths that both have were compared: {', '.join(apart)}" if apart else ""
 
 
 def _adjusted(p_values: Sequence[float]) -> list[float]:

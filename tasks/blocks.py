@@ -90,7 +90,10 @@ def _go_on_if_wanted() -> None:
 def _refuse_other(asked: Surroundings) -> None:
     """A process with other surroundings would store other bits under the same digests."""
     if differs := asked.difference(Surroundings.here(asked.variables, asked.functions)):
-        raise StudyError(f"a worker is not as this process: {differs}; run again, with workers of yours started anew.")
+        raise StudyError(
+            f"a worker is not as this process: {differs}; run again, with workers of your own started anew by"
+            " `layerwise worker`, from the same code and packages."
+        )
 
 
 def _data(block: Block) -> Data:

@@ -9,27 +9,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 """A temporary file is made anew or written over where it is; a link in its place could lead anywhere."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+IN_WORDS = ("disk is full", os.strerror(errno.ENOSPC))
+"""What SQLite says, and HDF5, which has no number for it."""
 
 LEAST_SPACE = 1_000_000
 """Bytes: where less is left of a disk, it is full."""
-
-
-class ScratchFull(OSError):
-    """The disk of temporary files has no room, which says nothing of the disk of the root."""
-
-    def __init__(self) -> None:
-        place = tempfile.gettempdir()
-        super().__init__(f"the disk of temporary files, {place}, is full; free space on it, or name another in TMPDIR")
-        self.errno = errno.ENOSPC
 
 
 def write(file: Path, content: bytes, *, temporary: Path, mode: int = 0o666) -> None:
@@ -95,40 +85,9 @@ def has_room(folder: Path) -> bool:
     return found.f_bavail * found.f_frsize >= LEAST_SPACE
 
 
-@contextmanager
-def scratch(prefix: str = "layerwise-") -> Generator[Path]:
-    """A folder for temporary files, gone with the block.
-
-    Args:
-        prefix: what its name begins with.
-
-    Raises:
-        ScratchFull: if something fails in the block and next to nothing is left of that disk. Libraries say so in
-            many ways.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=prefix)
-    except OSError as error:
-        if is_full(error):
-            raise ScratchFull from error
-        raise
-    with folder as place:
-        try:
-            yield Path(place)
-        except Exception as error:
-            if not has_room(Path(place)):
-                raise ScratchFull from error
-            raise
-
-
 def is_full(error: BaseException) -> bool:
     """Whether something could not be written for want of space."""
-    return getattr(error, "errno", None) in FULL or "disk is full" in str(error)  # SQLite's words
-
-
-def lacks_scratch(folder: Path) -> bool:
-    """Whether there is room in a folder, and none for temporary files, which SQLite and others write unasked."""
-    return has_room(folder) and not has_room(Path(tempfile.gettempdir()))
+    return getattr(error, "errno", None) in FULL or any(words in str(error) for words in IN_WORDS)
 
 
 def remedy(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise import raw_rows
 from layerwise.datasets import content_digest
-from tasks import durable
+from tasks.scratch import scratch
 from tasks.tracking.publishing import DEPTH, Publisher, SeedModel
 from tasks.tracking.runs import RunTree
 from tasks.tracking.store import TrackingError
@@ -53,8 +53,8 @@ def publish_encoder(client: MlflowClient, tree: RunTree, model: LoggedModel) -> 
 
 
 def _encoder(source: VerifiedModel, name: str, depth: int) -> Any:
-    with durable.scratch() as scratch:
-        file = scratch / raw_rows.NETWORK
+    with scratch() as folder:
+        file = folder / raw_rows.NETWORK
         file.write_bytes(source.files[NETWORK])
         try:
             model = raw_rows.network(file)

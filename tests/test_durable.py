@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import errno
 import os
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,53 +103,6 @@ def test_a_disk_is_full_where_next_to_nothing_is_left(tmp_path: Path, monkeypatc
     monkeypatch.setattr(durable.os, "statvfs", lambda _: SimpleNamespace(f_bavail=200, f_frsize=4096, f_bfree=9**9))
     assert not durable.has_room(tmp_path)
     assert left.f_bavail * left.f_frsize > durable.LEAST_SPACE
-
-
-def test_what_fails_for_want_of_room_for_temporary_files_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a library raises where its temporary files find no room becomes one line that names that disk."""
-    used = []
-
-    def fail() -> None:
-        with durable.scratch() as folder:
-            used.append(folder)
-            (folder / "file").write_text("x")
-            raise RuntimeError("cannot decrement a count")
-
-    with pytest.raises(RuntimeError):
-        fail()
-    monkeypatch.setattr(durable, "has_room", lambda _: False)
-    with pytest.raises(durable.ScratchFull) as full:
-        fail()
-    assert [folder.exists() for folder in used] == [False, False]
-    place = tempfile.gettempdir()
-    said = f"the disk of temporary files, {place}, is full; free space on it, or name another in TMPDIR"
-    assert str(full.value) == said
-    assert durable.is_full(full.value)
-
-
-@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, durable.ScratchFull), (errno.EACCES, PermissionError)])
-def test_a_folder_for_temporary_files_that_cannot_be_made_says_why(
-    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[OSError]
-) -> None:
-    """With no room for the folder itself it is the same line; any other reason stays what it is."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(durable.tempfile, "TemporaryDirectory", refuse)
-    with pytest.raises(kind), durable.scratch():
-        raise AssertionError("not reached")
-
-
-def test_it_is_said_which_disk_lacks_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Temporary files are named only where the root has room: both are often on one disk."""
-    temporary = Path(tempfile.gettempdir())
-    monkeypatch.setattr(durable, "has_room", lambda folder: folder != temporary)
-    assert durable.lacks_scratch(tmp_path)
-    monkeypatch.setattr(durable, "has_room", lambda _: False)
-    assert not durable.lacks_scratch(tmp_path)
-    monkeypatch.setattr(durable, "has_room", lambda _: True)
-    assert not durable.lacks_scratch(tmp_path)
 
 
 def test_examples() -> None:

@@ -109,8 +109,10 @@ def test_an_arm_that_ends_elsewhere_is_said() -> None:
     shallow = scores("now")
     ended = replace(shallow, metrics=shallow.metrics[shallow.metrics["depth"] == 1])
     found = by_scores(compare_runs([scores("before"), ended]))
-    assert found.verdict == "NO WORSE"
-    assert found.words.endswith("; the depths that both have were compared: greedy ends at depth 1, not 2")
+    said = "; the depths that both have were compared: greedy ends at depth 1, not 2"
+    assert (found.verdict, found.words[-len(said) :]) == ("NO WORSE", said)
+    lost = by_scores(compare_runs([scores("before"), ended]), ["claim rises: refuted now"])
+    assert (lost.verdict, lost.words) == ("WORSE", f"claim rises: refuted now{said}")
     assert "depth" not in by_scores(across()).words
 
 

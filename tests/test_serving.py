@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -32,14 +33,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from flows import environment, serving
+from flows import cli, environment, serving
 from flows.predicting import Asked as Wanted
 from flows.predicting import predict_command
 from flows.processes import orphan_servers
 from flows.registering import Asked, register_command
 from layerwise import raw_rows
 from layerwise.datasets import pieces
-from tasks import loading
+from tasks import durable, loading
+from tasks.tracking import files
 from tasks.tracking.files import local_path
 from tasks.tracking.manifest import check_tree
 from tasks.tracking.served import Served
@@ -630,6 +632,28 @@ def test_rows_that_a_served_model_refuses_are_answered_with_its_reason(lab: Lab,
     assert refused.value.get_http_status_code() == 400
     with pytest.raises(AttributeError):
         Served(object()).predict(ROWS)
+
+
+def test_no_room_for_temporary_files_is_not_said_of_the_answers(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A model that finds no room where it is unpacked is a line about that disk, and no file of answers is made."""
+    monkeypatch.setenv("TMPDIR", "/dev")
+    monkeypatch.setattr(durable, "has_room", lambda folder: folder == lab.root)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_all", full)
+    monkeypatch.setenv("LAYERWISE_ROOT", str(lab.root))
+    ROWS.to_csv(tmp_path / "rows.csv", index=False)
+    answers = tmp_path / "answers.csv"
+    asked = ["predict", "people@named", str(tmp_path / "rows.csv"), "--output", str(answers)]
+    monkeypatch.setattr("sys.argv", ["layerwise", *asked])
+    assert cli.run_command() == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"layerwise: the disk of temporary files, \S+, is full; .+, and run again\.\n", said)
+    assert not answers.exists()
 
 
 def test_a_request_can_be_pasted_for_every_signature(lab: Lab, tmp_path: Path):

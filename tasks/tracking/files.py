@@ -15,6 +15,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from tasks import bounded, durable
+from tasks.scratch import scratch
 from tasks.tracking.store import TrackingError
 
 ARTIFACT = "layerwise.artifact."
@@ -105,8 +106,8 @@ def send_artifact(client: MlflowClient, place: str, store: str | None, path: str
         write_artifact(require_inside(folder, store), path, content)
         return
     parent = PurePosixPath(path).parent.as_posix()
-    with durable.scratch() as scratch:
-        local = scratch / PurePosixPath(path).name
+    with scratch() as folder:
+        local = folder / PurePosixPath(path).name
         local.write_bytes(content)
         get_artifact_repository(place, tracking_uri=client.tracking_uri).log_artifact(
             str(local), None if parent == "." else parent
@@ -123,9 +124,7 @@ def _fetched(client: MlflowClient, run: Run, path: str) -> bytes | None:
     if folder is not None:
         return read_below(folder, path)
     try:
-        with durable.scratch() as scratch:
-            return bounded.read(Path(client.download_artifacts(run.info.run_id, path, str(scratch))), links=False)
-    except durable.ScratchFull:  # the file may well be there
-        raise
+        with scratch() as folder:
+            return bounded.read(Path(client.download_artifacts(run.info.run_id, path, str(folder))), links=False)
     except (MlflowException, OSError):
         return None

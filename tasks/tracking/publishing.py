@@ -38,6 +38,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.types import Schema, TensorSpec
 
 from tasks import durable
+from tasks.scratch import scratch
 from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, send_artifact, write_all
 from tasks.tracking.histories import History, histories
 from tasks.tracking.manifest import FILES, MANIFEST, Content, damaged_files, manifest
@@ -191,8 +192,8 @@ class Publisher:
         """Publish a matplotlib figure, in the format that its path ends in."""
         from layerwise import figures  # loads matplotlib
 
-        with durable.scratch() as scratch:
-            drawn = scratch / PurePosixPath(path).name
+        with scratch() as folder:
+            drawn = folder / PurePosixPath(path).name
             figures.save(figure, str(drawn))
             return self.file(run_id, path, drawn.read_bytes())
 
@@ -361,10 +362,10 @@ class Publisher:
         if place := local_path(known.artifact_location):
             write_all(require_inside(place, self._store), files)
             return place
-        with durable.scratch() as scratch:
-            write_all(scratch, files)
+        with scratch() as folder:
+            write_all(folder, files)
             get_artifact_repository(known.artifact_location, tracking_uri=self.client.tracking_uri).log_artifacts(
-                str(scratch)
+                str(folder)
             )
         return None
 

@@ -27,10 +27,12 @@ class Served:
         Raises:
             MlflowException: if they are not what the model takes; status 400, one line.
         """
-        try:
-            return self._model.predict(rows, params)
-        except ValueError as error:
-            raise MlflowException.invalid_parameter_value(" ".join(str(error).split())) from None
+        if isinstance(self._model, RawRows):
+            try:
+                self._model.inputs(rows)
+            except (TypeError, ValueError) as error:
+                raise MlflowException.invalid_parameter_value(" ".join(str(error).split())) from error
+        return self._model.predict(rows, params)
 
 
 def _load_pyfunc(path: str) -> Served:

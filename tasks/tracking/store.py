@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from tasks import durable
+from tasks import durable, scratch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -192,11 +192,12 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
     try:
         with _quiet():  # MLflow logs a database's failure with its traceback, then raises it
             yield
+    except scratch.ScratchFull as error:
+        raise StoreFull(str(error)) from error
     except (MlflowException, OSError) as error:
         if durable.is_full(error):  # said once, whatever was being done
-            local = uri.startswith("sqlite:") and durable.lacks_scratch(_path_of(uri).parent)
-            if local or isinstance(error, durable.ScratchFull):
-                raise StoreFull(f"{durable.ScratchFull()}, and run again.") from error
+            if uri.startswith("sqlite:") and scratch.is_why(_path_of(uri).parent):
+                raise StoreFull(scratch.in_words()) from error
             words = f"the disk of the tracking store is full ({_reason(error)})"
             raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
         if away := absence(error):
@@ -404,8 +405,8 @@ def _create(path: Path, root: Path) -> None:
             " end that process, and run again."
         ) from None
     except (OSError, MlflowException, SQLAlchemyError) as error:
-        if durable.is_full(error) and durable.lacks_scratch(path.parent):
-            raise StoreFull(f"{path} cannot be created: {durable.ScratchFull()}, and run again.") from None
+        if durable.is_full(error) and scratch.is_why(path.parent):
+            raise StoreFull(f"{path} cannot be created: {scratch.in_words()}") from None
         raise _kind_of(error)(
             f"{path} cannot be created ({_reason(error)}); {durable.remedy(error)}, and run again."
         ) from None

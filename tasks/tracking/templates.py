@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerwise import raw_rows
-from tasks import durable
+from tasks.scratch import scratch
 
 if TYPE_CHECKING:
     import keras
@@ -225,7 +225,7 @@ def _saved(model: keras.Model, requirements: Sequence[str], serving: Serving | N
     from mlflow.models import Model
 
     stub = Model(artifact_path=_LOCATION, run_id=_RUN_ID, model_id=_MODEL_ID, model_uuid=_MODEL_ID)
-    with durable.scratch() as folder:
+    with scratch() as folder:
         place = folder / "model"
         mlflow.keras.save_model(
             model,

@@ -21,7 +21,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from layerwise import raw_rows
 from layerwise.study.plain import read_plain
-from tasks import durable
+from tasks.scratch import scratch
 from tasks.tracking.files import local_path, read_below, write_all
 from tasks.tracking.manifest import FILES
 from tasks.tracking.registry import ALIASES, registered_version
@@ -242,10 +242,10 @@ def _content(client: MlflowClient, model: LoggedModel, listed: Mapping[str, str]
     folder = local_path(model.artifact_location)
     if folder is not None:
         return _below(folder, listed)
-    with durable.scratch() as scratch:
+    with scratch() as folder:
         store = get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri)
-        store.download_artifacts("", str(scratch))
-        return _below(scratch, listed)
+        store.download_artifacts("", str(folder))
+        return _below(folder, listed)
 
 
 def _below(folder: Path, listed: Mapping[str, str]) -> dict[str, bytes]:

@@ -126,6 +126,7 @@ def test_what_changed_in_the_database_is_found_and_its_run_made_anew(client, ope
     found = r"1 (metric (missing|changed|doubled)|model changed) \(greedy seed 1: (test_accuracy|depth-03)\)"
     assert answer().missing
     assert all(re.fullmatch(found, words) for words in answer().missing)
+    assert any("doubled" in words for words in answer().missing) == (what == "a point twice")
     assert set_aside_changed(client, answer().faults) == [tree.seed_run("greedy", 1)]
     anew = opened()
     assert anew.seed_run("greedy", 0) == tree.seed_run("greedy", 0)

@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from alembic.script import ScriptDirectory
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import Engine, event
 
-from tasks import durable
+from tasks import durable, scratch
 from tasks.tracking.store import (
     StoreFull,
     TrackerAway,
@@ -224,12 +223,12 @@ def test_a_store_that_grows_full_is_said_as_such(client):
 
 def test_a_store_without_room_for_temporary_files_says_which_disk(client, monkeypatch):
     """SQLite's temporary files are on another disk than its database: where that one is full, that one is named."""
-    temporary = Path(tempfile.gettempdir())
-    monkeypatch.setattr(durable, "has_room", lambda folder: folder != temporary)
-    for error in (OSError(28, "No space left on device"), durable.ScratchFull()):
+    monkeypatch.setenv("TMPDIR", "/dev")
+    monkeypatch.setattr(durable, "has_room", lambda folder: folder != Path("/dev"))
+    for error in (OSError(28, "No space left on device"), scratch.ScratchFull(scratch.in_words())):
         with pytest.raises(StoreFull) as full, failures_in_one_line("sending", client.tracking_uri):
             raise error
-        assert str(full.value) == f"{durable.ScratchFull()}, and run again."
+        assert str(full.value).startswith("the disk of temporary files, /dev, is full; ")
 
 
 @pytest.mark.parametrize("path", ["mlruns", "mlruns/artifacts"])
@@ -421,7 +420,6 @@ def test_asking_where_the_store_is_loads_nothing():
     """The store's module imports without MLflow, and the package without Prefect, Keras or TensorFlow."""
     script = """
 import sys
-import tempfile
 import tasks.tracking.store
 assert not {"mlflow", "sqlalchemy", "pandas"} & set(sys.modules), "store"
 import tasks.tracking.answers, tasks.tracking.publishing, tasks.tracking.runs, tasks.tracking.templates
