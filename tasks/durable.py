@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -83,6 +84,22 @@ def has_room(folder: Path) -> bool:
     """Whether more than next to nothing is left of a folder's disk; without, whatever fails there fails for that."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize >= LEAST_SPACE
+
+
+def finds_no_room(folder: Path) -> bool:
+    """Whether not even a byte can be written below a folder for want of space, seen by writing one.
+
+    SQLite does not say why it cannot open a file.
+    """
+    probe = folder / ".probe"
+    try:
+        probe.write_bytes(b".")
+    except OSError as error:
+        return is_full(error)
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return False
 
 
 def is_full(error: BaseException) -> bool:

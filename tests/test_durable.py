@@ -105,6 +105,19 @@ def test_a_disk_is_full_where_next_to_nothing_is_left(tmp_path: Path, monkeypatc
     assert left.f_bavail * left.f_frsize > durable.LEAST_SPACE
 
 
+def test_room_is_seen_by_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte is written and removed; what is refused for another reason than space is no want of it."""
+    assert not durable.finds_no_room(tmp_path)
+    assert not durable.finds_no_room(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert durable.finds_no_room(tmp_path)
+
+
 def test_examples() -> None:
     """What the documentation shows is what comes out."""
     assert not doctest.testmod(durable).failed

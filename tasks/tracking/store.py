@@ -50,6 +50,9 @@ PROBE_SECONDS = 5.0
 
 UNAUTHENTICATED, FORBIDDEN = 401, 403
 
+CANNOT_OPEN = "unable to open database file"
+"""What SQLite says, for want of space or for any other reason."""
+
 
 class TrackingError(RuntimeError):
     """The tracking store cannot do what was asked; its message is one line: received, expected, remedy."""
@@ -186,6 +189,7 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
         uri: of the store. What is said of one that is :class:`TrackerAway` is the same, whatever was being done.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     from tasks.tracking.absence import absence
 
@@ -194,12 +198,13 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
             yield
     except scratch.ScratchFull as error:
         raise StoreFull(str(error)) from error
-    except (MlflowException, OSError) as error:
-        if durable.is_full(error):  # said once, whatever was being done
-            if uri.startswith("sqlite:") and scratch.is_why(_path_of(uri).parent):
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        folder = _path_of(uri).parent if uri.startswith("sqlite:") else None
+        if _found_no_room(error, folder):  # said once, whatever was being done
+            if folder is not None and scratch.is_why(folder):
                 raise StoreFull(scratch.in_words()) from error
             words = f"the disk of the tracking store is full ({_reason(error)})"
-            raise StoreFull(f"{words}; {durable.remedy(error)}, and run again.") from error
+            raise StoreFull(f"{words}; free space on that disk, and run again.") from error
         if away := absence(error):
             raise TrackerAway(f"the tracking store {shown(uri)} {away}") from error
         if isinstance(error, MlflowException) and error.get_http_status_code() == FORBIDDEN:
@@ -211,6 +216,13 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
         raise TrackingError(
             f"{doing} failed: {_reason(error)}; {FROM_RESULTS if 'malformed' in str(error) else remedy}"
         ) from error
+
+
+def _found_no_room(error: BaseException, folder: Path | None) -> bool:
+    """Whether the disk is full, of a server or of the folder in which SQLite has its files."""
+    if durable.is_full(error):
+        return True
+    return folder is not None and CANNOT_OPEN in str(error) and durable.finds_no_room(folder)
 
 
 def _reason(error: BaseException) -> str:
@@ -299,9 +311,10 @@ def _open_sqlite(uri: str, root: Path) -> MlflowClient:
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if local:
-        _relax_syncs(client)
+    with failures_in_one_line("opening the tracking store", uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if local:
+            _relax_syncs(client)
     return client
 
 
@@ -453,8 +466,8 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise TrackerAway(f"the tracking store {path} is locked by another process") from None
-        if durable.is_full(error) or not durable.has_room(path.parent):
-            raise StoreFull(f"{path} cannot be opened ({error}); free space on that disk, and run again.") from None
+        if _found_no_room(error, path.parent) or not durable.has_room(path.parent):
+            raise StoreFull(f"the disk of {path} is full ({error}); free space on that disk, and run again.") from None
         raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
     except sqlite3.DatabaseError as error:
         if "malformed" in str(error):

@@ -17,6 +17,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from tasks import durable, scratch
 from tasks.tracking.store import (
@@ -219,6 +220,22 @@ def test_a_store_that_grows_full_is_said_as_such(client):
     client._tracking_client.store.engine.dispose()
     words = "the disk of the tracking store is full (database or disk is full); free space on that disk, and run again."
     assert str(full.value) == words
+
+
+def test_a_store_for_whose_log_there_is_no_room_is_said_as_full(root, client, monkeypatch):
+    """SQLite says of a full disk that it cannot open its write-ahead log; a byte that cannot be written tells why."""
+    client._tracking_client.store.engine.dispose()
+    refused = sqlite3.OperationalError("unable to open database file")
+
+    def refuse(*_: object, **__: object):
+        raise OperationalError("SELECT 1", {}, refused)
+
+    monkeypatch.setattr(mlflow, "MlflowClient", refuse)
+    assert refusal(root).startswith("opening the tracking store failed: unable to open database file; mend it and run")
+    monkeypatch.setattr(durable, "finds_no_room", lambda folder: folder == database_path(root).parent)
+    with pytest.raises(StoreFull) as full:
+        open_store(root)
+    assert str(full.value).startswith("the disk of the tracking store is full (unable to open database file); free")
 
 
 def test_a_store_without_room_for_temporary_files_says_which_disk(client, monkeypatch):
