@@ -479,8 +479,11 @@ def _in_words(error: Exception) -> str:
         command = error.ctx.command_path if error.ctx else "layerwise"
         return f"{error.format_message()} `{command} --help` shows what it takes."
     if isinstance(error, OSError):
+        from tasks import durable
+
         place, why = error.filename or environment.root(), error.strerror or error
-        return f"{place}: {why}; mend that, or name another place in LAYERWISE_ROOT."
+        remedy = "free space on that disk" if durable.is_full(error) else "mend that"
+        return f"{place}: {why}; {remedy}, or name another place in LAYERWISE_ROOT."
     return error.format_message() if isinstance(error, click.ClickException) else str(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -320,6 +321,21 @@ def test_what_nobody_reads_changes_no_status(tmp_path: Path):
     assert unread(tmp_path, "list") == Ended(0, None, "")
     assert unread(tmp_path, "run", "nothing", stderr=subprocess.STDOUT).status == 2
     assert unread(tmp_path, "accept", "nothing", stderr=subprocess.STDOUT).status == 2
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "free space on that disk"), (errno.EROFS, "mend that")])
+def test_a_place_that_takes_no_files_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, remedy: str
+) -> None:
+    """Whatever command meets it: the file, the system's reason and the remedy, in one line."""
+
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "/a/lock")
+
+    monkeypatch.setattr(cli.cli, "main", refuse)
+    assert cli.run_command() == 1
+    said = f"layerwise: /a/lock: {os.strerror(number)}; {remedy}, or name another place in LAYERWISE_ROOT.\n"
+    assert capsys.readouterr().err == said
 
 
 READERS = (["accept", "a"], ["register", "a", "--depth", "1"], ["serve", "a"], ["predict", "a", "a.csv"],

@@ -418,10 +418,10 @@ def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:
         tags[NOTE] = study.question
     try:
         return client.create_experiment(study.name, artifact_location=location, tags=tags)
-    except MlflowException as error:
+    except MlflowException:
         experiment = client.get_experiment_by_name(study.name)  # another process was faster
         if experiment is None:
-            raise TrackingError(f"the experiment {study.name!r} cannot be created: {_first_line(error)}") from None
+            raise
         return experiment.experiment_id
 
 
@@ -546,7 +546,3 @@ def _each(layers: Sequence[AnyLayer], setting: str) -> list[str]:
 
 def _tags(values: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in values.items()]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]

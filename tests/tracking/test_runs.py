@@ -26,7 +26,7 @@ from tasks.tracking.runs import (
     parameters,
     tree_runs,
 )
-from tasks.tracking.store import TrackingError, artifact_root, database_path, open_store
+from tasks.tracking.store import StoreFull, TrackingError, artifact_root, database_path, open_store
 from tests.studies import small
 from tests.tracking.conftest import Cut, Killed
 
@@ -371,3 +371,22 @@ def test_a_store_that_fails_says_so_in_one_line(client, opened, root):
         opened()
     with pytest.raises(TrackingError, match=r"^closing the runs failed: no such table: tags; [^\n]*$"):
         close_runs(client, tree)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ("(sqlite3.OperationalError) database or disk is full", StoreFull, "the disk of the tracking store is full ("),
+        ("INVALID", TrackingError, "opening the runs of 'small' failed: INVALID; mend it and run again"),
+    ],
+)
+def test_an_experiment_that_cannot_be_made_says_why(client, opened, monkeypatch, said, kind, words):
+    """The line is that of any other failure of the store, a full disk's among them."""
+
+    def refuse(*_: object, **__: object):
+        raise MlflowException(said)
+
+    monkeypatch.setattr(client, "create_experiment", refuse)
+    with pytest.raises(kind) as found:
+        opened()
+    assert str(found.value).startswith(words)

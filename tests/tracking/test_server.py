@@ -239,7 +239,7 @@ def survives(server: TeamServer, root: Path, name: str, fate: Callable[[str], st
     """The state after a study was published through a proxy, again for as long as the tracker was away."""
     with pytest.MonkeyPatch.context() as patched, Proxy(server.port, fate) as proxy:
         patched.setenv("MLFLOW_TRACKING_URI", proxy.url)
-        for _ in range(3):
+        for _ in range(LONG + 1):  # opening a store that is away is tried once
             try:
                 publish(root, small(name=name, seeds=len(SEEDS)))
                 break
