@@ -25,7 +25,7 @@ SIZES = (0.002, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0
 TEMPORARY = (("empty", 40), ("empty", 0), ("prepared", 8), ("prepared", 24))
 """Roots, and kilobytes for temporary files, too few for what is written there; 0 is a disk that others have filled."""
 
-SPACE = re.compile(r"No space left on device|disk is full|disk of \S+ is full")
+SPACE = re.compile(r"No space left on device|disk is full|disk of .+ is full")
 
 
 @pytest.fixture
