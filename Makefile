@@ -41,7 +41,7 @@ test-slow: setup ## Run the tests that `make test` leaves out: long, browser, a 
 	@$(BIN)/python -m pytest -m "$(SLOW)" $(ARGS)
 
 chaos: setup ## Kill, crash, fill the disk and damage files, for hours: make chaos TRIALS=26-50 POINTS=1-200
-	@CHAOS_TRIALS="$(TRIALS)" CHAOS_POINTS="$(POINTS)" $(BIN)/python -m pytest -s -m chaos tests/chaos $(ARGS)
+	@CHAOS_TRIALS="$(TRIALS)" CHAOS_POINTS="$(POINTS)" $(BIN)/python -m pytest -s -m chaos tests $(ARGS)
 
 check: setup ## Check format, lint and types, and the lock for known vulnerabilities
 	@$(BIN)/ruff format --check

@@ -347,10 +347,10 @@ def test_chaos_runs_the_trials_that_are_asked_for(ready: Checkout) -> None:
     """`make chaos` runs a hundred trials at every event, or those that TRIALS and POINTS name."""
     all_of_them = ready.make("-n", "chaos").stdout
     assert 'CHAOS_TRIALS="100" CHAOS_POINTS="all"' in all_of_them
-    assert "pytest -s -m chaos tests/chaos" in all_of_them
+    assert "pytest -s -m chaos tests " in all_of_them
     some = ready.make("-n", "chaos", "TRIALS=26-50", "POINTS=9", "ARGS=-k kill").stdout
     assert 'CHAOS_TRIALS="26-50" CHAOS_POINTS="9"' in some
-    assert some.rstrip().endswith("tests/chaos -k kill")
+    assert some.rstrip().endswith("chaos tests -k kill")
 
 
 def test_ci_runs_what_people_run(checkout: Checkout) -> None:
