@@ -263,9 +263,10 @@ def end_process(status: int) -> NoReturn:
     if not _server_is_gone.is_set():
         threading._shutdown()  # noqa: SLF001 # ty: ignore[missing-attribute] - as the standard library ends its own worker processes
         atexit._run_exitfuncs()  # noqa: SLF001
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # which it is where a shell has closed it, as with `>&-`
+            with suppress(OSError, ValueError):
+                stream.flush()
     os._exit(status)
 
 

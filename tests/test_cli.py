@@ -8,6 +8,7 @@ import itertools
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -336,6 +337,14 @@ def test_a_place_that_takes_no_files_is_told_with_what_to_do(
     assert cli.run_command() == 1
     said = f"layerwise: /a/lock: {os.strerror(number)}; {remedy}, or name another place in LAYERWISE_ROOT.\n"
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_changes_no_status(tmp_path: Path, closed: str) -> None:
+    """Where a shell has closed what a command would print to, it ends as it does otherwise."""
+    command = f"{shlex.join([*LAYERWISE, 'list'])} {closed}"
+    ended = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=clean_environ(), capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 READERS = (["accept", "a"], ["register", "a", "--depth", "1"], ["serve", "a"], ["predict", "a", "a.csv"],
