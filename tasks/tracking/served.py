@@ -28,7 +28,7 @@ class Served:
             MlflowException: if they are not what the model takes; status 400, one line.
         """
         if isinstance(self._model, RawRows):
-            try:
+            try:  # prepared twice, which costs little beside the network; what that raises is no refusal
                 self._model.inputs(rows)
             except (TypeError, ValueError) as error:
                 raise MlflowException.invalid_parameter_value(" ".join(str(error).split())) from error
