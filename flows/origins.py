@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise import datasets, imported
+from layerwise import datasets, imported, own_code
 from layerwise.datasets import Data
 from layerwise.study import Study, StudyError, parse
-from tasks.provenance import CODE, DATA_SHA256, NO_CHANGES, PACKAGES, content_sha256, provenance
+from tasks.provenance import CODE, DATA_SHA256, NO_CHANGES, PACKAGES, STAGE_CODE, content_sha256, provenance
 from tasks.tracking.runs import REPEAT, RUN_KEY
 from tasks.tracking.tracked import Tracked
 
@@ -40,6 +40,22 @@ def check_code(tags: Mapping[str, str]) -> None:
     Raises:
         StudyError: with what to do about it; one line.
     """
+    _check_commit(tags)
+    codes = own_code.from_text(tags.get(STAGE_CODE, ""))
+    if len(codes) > 1:
+        counts = ", ".join(f"{count} by {code or 'code that nobody recorded'}" for code, count in codes.items())
+        raise StudyError(
+            f"the run's stages were not all computed by the same code ({counts}), so no code makes all of it again;"
+            f" make a new run, {ANYWAY}."
+        )
+    if codes and own_code.digest() not in codes:
+        raise StudyError(
+            f"the run's stages were computed by code {next(iter(codes))}, though the run ended under this commit, whose"
+            f" code is {own_code.digest()}; make a new run, {ANYWAY}."
+        )
+
+
+def _check_commit(tags: Mapping[str, str]) -> None:
     here, commit, changes = provenance(), tags.get(COMMIT), tags.get(CHANGES)
     if commit is None:
         raise StudyError(f"the run has no git commit recorded, so nobody can tell its code; make a new run, {ANYWAY}.")

@@ -67,6 +67,7 @@ class Reproduction:
         stages: how many stages' content was compared.
         networks: how many models' weights were compared.
         unlike: versions and machine, where they are not those of the run.
+        faults: what of the run is not as it was published, in words; a computation cannot tell.
         seconds: how long it took.
     """
 
@@ -74,7 +75,13 @@ class Reproduction:
     stages: int
     networks: int
     unlike: tuple[str, ...]
+    faults: tuple[str, ...]
     seconds: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the run is what a computation gives, and all of it is still there."""
+        return self.agreement.verdict != "DIFFERENT" and not self.faults
 
     @property
     def counts(self) -> str:
@@ -151,17 +158,35 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     for line in (unlike := tuple(origins.unlike(tags))):
         say(f"Not as it was: {line}.", console)
     try:
+        if faults := _faults(client, tracked):
+            say(f"Not as it was published: {'; '.join(faults)}. `layerwise run` of its study mends that.", console)
         with progress.shown(console):
-            found = _compared(client, tracked, study, data, unlike)
+            found = _compared(client, tracked, study, data, unlike=unlike, faults=faults)
         _print(found, console)
         _write_back(client, tracked, found)
     except TrackingError as error:
         return refuse(str(error), FAILED)
-    return FAILED if found.agreement.verdict == "DIFFERENT" else DONE
+    return DONE if found.is_good else FAILED
+
+
+def _faults(client: MlflowClient, tracked: Tracked) -> tuple[str, ...]:
+    """What of a run is lost or changed since: what is compared are digests, and the files may no longer be theirs."""
+    from tasks.tracking.manifest import check_tree, in_words
+    from tasks.tracking.store import failures_in_one_line, taken_as_ours
+
+    run_id = tracked.run.info.run_id
+    with failures_in_one_line(f"reading run {run_id}", client.tracking_uri), taken_as_ours(f"what run {run_id} holds"):
+        return in_words(check_tree(client, tracked.run))
 
 
 def _compared(
-    client: MlflowClient, tracked: Tracked, study: Study, data: Data, unlike: tuple[str, ...]
+    client: MlflowClient,
+    tracked: Tracked,
+    study: Study,
+    data: Data,
+    *,
+    unlike: tuple[str, ...],
+    faults: tuple[str, ...],
 ) -> Reproduction:
     from layerwise import datasets, pretraining
     from tasks.tracking.tracked import read_seed_runs
@@ -175,7 +200,8 @@ def _compared(
     except Exception as error:
         raise Unanswered(f"{tracked.name}: computing it again failed: {in_one_line(error)}.", FAILED) from error
     networks, num_stages = (sum(place.name == name for place in now) for name in ("weights", "content"))
-    return Reproduction(agreement.compare(before, now), num_stages, networks, unlike, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Reproduction(agreement.compare(before, now), num_stages, networks, unlike, faults, seconds)
 
 
 def _print(found: Reproduction, console: Console) -> None:
@@ -218,6 +244,7 @@ def _write_back(client: MlflowClient, tracked: Tracked, found: Reproduction) -> 
         "compared": {**agreed.compared, "models": found.networks, "stages": found.stages},
         "differing": len(agreed.differences),
         "unlike": list(found.unlike),
+        "not_as_published": list(found.faults),
         "differences": [_plain(one) for one in agreed.differences[:MOST_DIFFERENCES]],
         "made_by": here,
     }
@@ -226,7 +253,7 @@ def _write_back(client: MlflowClient, tracked: Tracked, found: Reproduction) -> 
         "_at": record["at"],
         "_machine": here.get("layerwise.machine", ""),
         "_commit": here.get("layerwise.git_commit", ""),
-        "_counts": found.counts,
+        "_counts": "; not as it was published: ".join([found.counts, *found.faults[:1]]),
     }
     append_record(
         client,

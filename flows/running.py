@@ -13,8 +13,9 @@ from flows import environment
 from flows.launching import Unanswered, close_crashed_flow_runs, run_flow, unusable
 from flows.locks import Busy, claim
 from flows.printing import BUSY, DONE, FAILED, Terminal, print_results, refuse, say
-from layerwise import imported, sizes
+from layerwise import imported, own_code, sizes
 from layerwise.study import Study, StudyError
+from tasks.provenance import STAGE_CODE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,7 @@ class Answer:
         chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
         declared: those of the network that the study declares; empty where it declares none.
         registered: its version of the registered model of the study's name; empty where it was not registered.
+        other_code: how many of its stages other code than this computed, in words; empty where none.
     """
 
     table: pd.DataFrame | None
@@ -52,6 +54,7 @@ class Answer:
     chosen: str = ""
     declared: str = ""
     registered: str = ""
+    other_code: str = ""
 
     @property
     def all_supported(self) -> bool:
@@ -153,6 +156,7 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
         chosen=stored.chosen,
         declared=stored.declared,
         registered=stored.registered,
+        other_code=own_code.in_words(own_code.from_text(tags.get(STAGE_CODE, ""))),
     )
 
 
@@ -205,6 +209,7 @@ def _answer_of(outcome: Outcome) -> Answer:
         chosen=outcome.chosen.place if outcome.chosen else "",
         declared=outcome.declared.place if outcome.declared else "",
         registered=outcome.registered or "",
+        other_code=own_code.in_words(outcome.codes),
     )
 
 
@@ -223,6 +228,8 @@ def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str
         say(f"Stopped at {answer.seeds} of at most {study.seeds} seeds: every claim is decided.", console)
     if answer.chosen or answer.declared:
         say(_registered_in_words(study, answer), console)
+    if answer.other_code:
+        say(f"Not of this code alone: {answer.other_code}. To compute all of it afresh: --repeat.", console)
     if answer.finished:
         verified = len(study.arms) * answer.seeds
         say(

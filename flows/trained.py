@@ -44,6 +44,9 @@ class Outcome:
     """The network that the study declares, where nothing failed."""
     registered: str | None = None
     """The version of the registered model of the study's name that is the one or the other; None if none is."""
+    codes: dict[str, int] = field(default_factory=dict)
+    """Digest of the code -> how many stages it computed; those that were found and not trained are not all this code's.
+    """
 
     @property
     def seeds(self) -> int:
@@ -95,7 +98,17 @@ class Trained:
         verdicts = decide(study, metrics) if study.claims and not self.failures else None
         chosen = None if self.failures else _chosen(study, metrics)
         declared = None if self.failures else declared_network(study)
-        return Outcome(study, table, metrics, self.failures, self.unpublished, verdicts, chosen, declared)
+        return Outcome(
+            study,
+            table,
+            metrics,
+            self.failures,
+            self.unpublished,
+            verdicts,
+            chosen,
+            declared,
+            codes=self.ledger.codes(),
+        )
 
     def summary(self, outcome: Outcome) -> Summary | None:
         """What there is to publish of an outcome, if anything was trained."""
@@ -117,6 +130,7 @@ class Trained:
             examples=self.examples,
             costs=self.costs.table(),
             stages=self.ledger.table(),
+            codes=outcome.codes,
             seeds=seeds,
             verdicts=verdicts,
             chosen=outcome.chosen,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 UNNOTED = ("unrolled", "untrained", "permuted")
 """Steps that make no stage: they take results apart, or draw weights."""
 
-COLUMNS = ("arm", "first_seed", "last_seed", "stage", "turn", "depth", "digest", "content", "finished")
+COLUMNS = ("arm", "first_seed", "last_seed", "stage", "turn", "depth", "digest", "content", "finished", "code")
 
 
 class Ledger:
@@ -60,11 +60,15 @@ class Ledger:
         """One row for each stage, in the order of training.
 
         ``turn`` counts the stages of one kind at one depth: fine tuning brings a second head, and a second scoring.
-        ``finished`` is in milliseconds since 1970.
+        ``finished`` is in milliseconds since 1970; ``code`` is the digest of the code that computed it.
         """
         import pandas as pd
 
         return pd.DataFrame(self.rows, columns=list(COLUMNS))
+
+    def codes(self) -> dict[str, int]:
+        """Digest of the code -> how many stages it computed; what several arms have in common counts once."""
+        return dict(Counter({row["digest"]: row["code"] for row in self.rows}.values()))
 
     def _row(self, block: Block, result: StageResult | Evaluation) -> dict[str, Any]:
         stage = getattr(result, "stage", "evaluate")
@@ -80,6 +84,7 @@ class Ledger:
             "digest": result.digest,
             "content": content_of(result, block.reported),
             "finished": result.finished,
+            "code": result.code,
         }
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerwise import datasets, orders, outcomes, scoring, sizes, streams
+from layerwise import datasets, orders, outcomes, own_code, scoring, sizes, streams
 from layerwise.datasets import Data
 from layerwise.identity import (
     evaluation_digest,
@@ -314,6 +314,7 @@ def evaluate(block: Block, data: Data, chain: Chain, head: StageResult | None, d
         finished=_now(),
         seconds=time.perf_counter() - started,
         peak_memory=sizes.peak_bytes(),
+        code=own_code.digest(),
     )
 
 
@@ -441,6 +442,7 @@ def _fit(
         finished=_now(),
         seconds=time.perf_counter() - started,
         peak_memory=sizes.peak_bytes(),
+        code=own_code.digest(),
     )
 
 

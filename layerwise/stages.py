@@ -81,6 +81,8 @@ class StageResult:
         seconds: how long the computation took.
         peak_memory: the most memory that the process had held when it was through, in bytes; None where that is not
             known, as of results that were stored before it was recorded.
+        code: digest of the code that computed it, as :func:`layerwise.own_code.digest` gives; empty where that is not
+            known.
     """
 
     stage: str
@@ -94,6 +96,7 @@ class StageResult:
     finished: int
     seconds: float
     peak_memory: int | None = None
+    code: str = ""
 
 
 Chain = tuple[StageResult, ...]
@@ -116,6 +119,7 @@ class Evaluation:
         finished: when they were computed, milliseconds since 1970.
         seconds: how long that took; None where it is not known, as of scores that were stored before it was recorded.
         peak_memory: as of a :class:`StageResult`.
+        code: likewise.
     """
 
     depth: int
@@ -126,6 +130,7 @@ class Evaluation:
     finished: int
     seconds: float | None = None
     peak_memory: int | None = None
+    code: str = ""
 
 
 def model_name(depth: int, what: str = "") -> str:

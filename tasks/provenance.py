@@ -26,6 +26,9 @@ NO_CHANGES = "none"
 DATA_SHA256 = "layerwise.data_sha256"
 CODE = "layerwise.code"
 
+STAGE_CODE = "layerwise.stage_code"
+"""The tag of a study run that says which code of Layerwise computed its stages, and how many of them."""
+
 GIT_SECONDS = 10.0
 """How long git may take; without its answer a run goes on."""
 

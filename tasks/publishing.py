@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from layerwise import answers, comparison, figures, report, selection, stages, statistics
+from layerwise import answers, comparison, figures, own_code, report, selection, stages, statistics
 from layerwise.datasets import Data, class_balance, content_digest
 from layerwise.selection import Chosen
 from layerwise.stages import Depth, Evaluation, Network, model_name
@@ -27,7 +27,7 @@ from layerwise.study.claims import FINE_TUNED
 from layerwise.study.scores import is_tuned
 from tasks import cards, content, notes, serving
 from tasks.content import KeptNetwork
-from tasks.provenance import inputs, provenance
+from tasks.provenance import STAGE_CODE, inputs, provenance
 from tasks.results import read_back
 from tasks.tracking.answers import CLAIM, COSTS, DIFFERENCES, REPORT, REPORT_AS_TEXT, RESULTS, VERDICTS, stored_table
 from tasks.tracking.publishing import Point, Publisher, SeedModel
@@ -69,6 +69,7 @@ class Summary:
         costs: time and memory of every stage, as :meth:`layerwise.costs.Costs.table` gives.
         seeds: how many every arm comes to; None where a failure keeps a study that stops early from settling that.
         stages: one row per stage, as :meth:`layerwise.ledger.Ledger.table` gives them.
+        codes: digest of the code -> how many of them it computed.
         verdicts: what it says of the study's claims, as plain JSON; none of a study without, or one not complete.
         chosen: the network that validation chose; none without a validation part, or where something failed.
         declared: the one that the study declares; none where it says nothing, or something failed.
@@ -82,6 +83,7 @@ class Summary:
     costs: pd.DataFrame
     seeds: int | None
     stages: pd.DataFrame
+    codes: dict[str, int]
     verdicts: dict[str, Any] | None = None
     chosen: Chosen | None = None
     declared: DeclaredNetwork | None = None
@@ -230,6 +232,7 @@ def _publish_study(publisher: Publisher, tree: RunTree, study: Study, data: Data
     _publish_verdicts(publisher, run_id, summary.verdicts)
     told = {"answer": "\n".join(answers.in_words(study, metrics)), "data_balance": class_balance(data)[:MAX_TAG]}
     publisher.tags(run_id, {f"layerwise.{name}": value for name, value in told.items()})
+    publisher.tags(run_id, {STAGE_CODE: own_code.as_text(summary.codes)})
     publisher.tags(run_id, {NOTE: notes.study_note(study, tree, metrics, table, summary.to_register)})
     if summary.chosen is not None:
         publisher.tags(run_id, {CHOSEN: summary.chosen.place})

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 import yaml
 
-from layerwise import sizes
+from layerwise import own_code, sizes
 from layerwise.report.page import Block, Code, Column, Facts, Items, Paragraph, Pieces, Section, Table, code, strong
 from layerwise.report.run import BEST_RULE, StudyRun
-from layerwise.report.wording import NOTHING, depths_in_words, duration, is_missing, p, shown
+from layerwise.report.wording import NOTHING, counted, depths_in_words, duration, is_missing, listed, p, shown
 from layerwise.study import Study, StudyError, load, shipped
 
 STAGES = {
@@ -24,7 +24,7 @@ STAGES = {
 
 ORIGIN = (
     *("run_key", "repeat", "digest", "git_commit", "git_dirty", "lock_digest", "version"),
-    *("machine", "cores", "threads", "data_balance"),
+    *("stage_code", "machine", "cores", "threads", "data_balance"),
 )
 """What a report says of where a run comes from, by the names of its tags; and every ``version.…``."""
 
@@ -126,6 +126,8 @@ def _level(run: StudyRun) -> Iterator[Block]:
 
 def _lacking(run: StudyRun) -> str:
     """Why bits cannot be promised; empty where they can."""
+    if len(own_code.from_text(run.origin.get("stage_code", ""))) > 1:
+        return "its stages were not all computed by the same code"
     if "git_commit" not in run.origin:
         return "the commit that made it is not known"
     if run.origin.get("git_dirty") != "false":
@@ -171,6 +173,9 @@ def _provenance(run: StudyRun) -> Iterator[tuple[str, str | Pieces]]:
     dirty = {"true": ", with changes that no commit has", "false": ", without changes"}
     commit = said.get("git_commit")
     yield "commit", (code(commit), dirty.get(said.get("git_dirty", ""), "")) if commit else "not known"
+    if codes := own_code.from_text(said.get("stage_code", "")):
+        told = [f"{by or 'not known'} computed {counted(count, 'stage')}" for by, count in codes.items()]
+        yield "code of Layerwise", listed(told)
     yield "lock file", (code(said["lock_digest"]),) if "lock_digest" in said else "not known"
     versions = {key.removeprefix("version."): value for key, value in said.items() if key.startswith("version.")}
     ours = {"layerwise": said["version"]} if "version" in said else {}

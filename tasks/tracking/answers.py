@@ -138,7 +138,7 @@ def table_of(content: bytes) -> pd.DataFrame:
     columns = content.partition(b"\n")[0].count(b",") + 1
     if columns > MOST_COLUMNS:
         raise ValueError(f"{columns:,} columns; at most {MOST_COLUMNS:,} are read")
-    text: dict[Hashable, Any] = dict.fromkeys(("arm", "minus", "stage", "digest", "content"), "str")
+    text: dict[Hashable, Any] = dict.fromkeys(("arm", "minus", "stage", "digest", "content", "code"), "str")
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # of lines that are longer than the header
         try:
