@@ -229,7 +229,8 @@ def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str
     if answer.chosen or answer.declared:
         say(_registered_in_words(study, answer), console)
     if answer.other_code:
-        say(f"Not of this code alone: {answer.other_code}. To compute all of it afresh: --repeat.", console)
+        remedy = "" if answer.finished else " To compute all of it afresh: --repeat."  # which the next line says, too
+        say(f"Not of this code alone: {answer.other_code}.{remedy}", console)
     if answer.finished:
         verified = len(study.arms) * answer.seeds
         say(

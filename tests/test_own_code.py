@@ -100,14 +100,11 @@ def test_an_answer_from_two_programs_says_so(
     outcome = lab.run(mixed)
     here = own_code.digest()
     assert outcome.codes == {OLDER: 2, here: 2}
-    line = (
-        "Not of this code alone: 2 of 4 stages were computed by other code of Layerwise than this. To compute all of it"
-        " afresh: --repeat."
-    )
+    line = "Not of this code alone: 2 of 4 stages were computed by other code of Layerwise than this."
     for answer in (running._answer_of(outcome), running._finished(mixed, "", lab.root, Console())):
         assert answer is not None
         running._print_answer(mixed, answer, Console())
-        assert line in capsys.readouterr().out.splitlines()
+        assert f"\n{line}" in capsys.readouterr().out
     (run,) = lab.runs(mixed, "study")
     assert json.loads(run.data.tags["layerwise.stage_code"]) == {OLDER: 2, here: 2}
     report = lab.artifact(run, "report.md").read_text()
