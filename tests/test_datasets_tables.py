@@ -335,7 +335,7 @@ def test_the_balance_of_classes_is_said():
     frame = pd.DataFrame({"x": np.arange(10.0), "answer": ["sick"] * 3 + ["well"] * 7})
     spec = datasets.from_frame(frame, target="answer")
     assert datasets.class_balance(datasets.generate(spec)) == (
-        "largest class well 70.0 % of rows, smallest sick 30.0 %"
+        "largest class: well, 70.0 % of rows; smallest: sick, 30.0 %"
     )
     spec = datasets.from_frame(frame.assign(answer=np.arange(10.0) / 2), target="answer")
     assert datasets.class_balance(datasets.generate(spec)) == "target from 0 to 4.5, mean 2.25, sd 1.436"

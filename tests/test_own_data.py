@@ -44,7 +44,7 @@ def test_the_study_is_one(beside: Path, capsys: pytest.CaptureFixture[str]):
     shown = capsys.readouterr().out
     for line in re.findall(r"^    (data   .*|       classification.*)$", TEXT, flags=re.MULTILINE):
         assert line in shown
-    assert "classification; largest class benign" in TEXT
+    assert "classification; largest class: benign" in TEXT
 
 
 def test_every_key_is_one_of_the_schema(beside: Path):

@@ -30,7 +30,7 @@ from tests.studies import small
 
 CLEAN = {
     "git_commit": "c0ffee" * 6 + "c0ff",
-    "git_dirty": "false",
+    "git_changes": "none",
     "lock_digest": "10cc" * 8,
     "version": "0.1.0",
     "version.keras": "3.15.1",
@@ -436,8 +436,12 @@ def test_time_and_memory_are_told_as_far_as_they_are_known() -> None:
     [
         ({}, "This run claims **R0, the same bits**:"),
         (
-            {"git_dirty": "true"},
-            "R0, the same bits, for it was made from a working tree with changes that no commit has",
+            {"git_changes": "c0de"},
+            "R0, the same bits, for its code had changes that no commit has",
+        ),
+        (
+            {"stage_code": '{"c0de": 2, "f00d": 3}'},
+            "R0, the same bits, for its stages were not all computed by the same code",
         ),
         ({"git_commit": None}, "R0, the same bits, for the commit that made it is not known"),
         ({"lock_digest": None}, "R0, the same bits, for the lock file of its libraries is not known"),
@@ -451,7 +455,7 @@ def test_a_run_claims_the_bits_that_others_can_have(changed: dict[str, str | Non
     assert ("This run claims **no level of reproducibility**:" in told) == bool(changed)
     assert "**Not claimed:** R1" in told
     assert "**Not claimed:** R2, the same verdicts with fresh seeds: one run cannot show that." in told
-    nothing = section(run_of(small(seeds=3), origin=origin | {"git_dirty": "true"}), "Reproduction")
+    nothing = section(run_of(small(seeds=3), origin=origin | {"git_changes": "c0de"}), "Reproduction")
     assert "This run claims **no level of reproducibility**:" in nothing
     assert "fresh seeds: no claim has been decided." in nothing
 

@@ -201,7 +201,7 @@ def class_balance(data: Data) -> str:
         >>> from layerwise.datasets import class_balance, generate
         >>> from layerwise.study import Wine
         >>> class_balance(generate(Wine(source="wine")))
-        'largest class class_1 39.9 % of rows, smallest class_2 27.0 %'
+        'largest class: class_1, 39.9 % of rows; smallest: class_2, 27.0 %'
     """
     if not data.classes:
         mean, sd = data.targets.mean(dtype=np.float64), data.targets.std(dtype=np.float64)
@@ -209,6 +209,6 @@ def class_balance(data: Data) -> str:
     shares = np.bincount(data.targets, minlength=len(data.classes)) / len(data.targets)
     most, least = shares.argmax(), shares.argmin()
     return (
-        f"largest class {data.classes[most]} {100 * shares[most]:.1f} % of rows,"
-        f" smallest {data.classes[least]} {100 * shares[least]:.1f} %"
+        f"largest class: {data.classes[most]}, {100 * shares[most]:.1f} % of rows;"
+        f" smallest: {data.classes[least]}, {100 * shares[least]:.1f} %"
     )

@@ -23,7 +23,7 @@ STAGES = {
 }
 
 ORIGIN = (
-    *("run_key", "repeat", "digest", "git_commit", "git_dirty", "lock_digest", "version"),
+    *("run_key", "repeat", "digest", "git_commit", "git_changes", "lock_digest", "version"),
     *("stage_code", "machine", "cores", "threads", "data_balance"),
 )
 """What a report says of where a run comes from, by the names of its tags; and every ``version.…``."""
@@ -130,8 +130,8 @@ def _lacking(run: StudyRun) -> str:
         return "its stages were not all computed by the same code"
     if "git_commit" not in run.origin:
         return "the commit that made it is not known"
-    if run.origin.get("git_dirty") != "false":
-        return "it was made from a working tree with changes that no commit has"
+    if run.origin.get("git_changes") != "none":
+        return "its code had changes that no commit has"
     return "" if "lock_digest" in run.origin else "the lock file of its libraries is not known"
 
 
@@ -170,9 +170,9 @@ def _study_argument(study: Study) -> str:
 
 def _provenance(run: StudyRun) -> Iterator[tuple[str, str | Pieces]]:
     said = run.origin
-    dirty = {"true": ", with changes that no commit has", "false": ", without changes"}
-    commit = said.get("git_commit")
-    yield "commit", (code(commit), dirty.get(said.get("git_dirty", ""), "")) if commit else "not known"
+    commit, changes = said.get("git_commit"), said.get("git_changes")
+    changed = ", without changes" if changes == "none" else ", with changes in the code that it has not"
+    yield "commit", (code(commit), changed if changes else "") if commit else "not known"
     if codes := own_code.from_text(said.get("stage_code", "")):
         told = [f"{by or 'not known'} computed {counted(count, 'stage')}" for by, count in codes.items()]
         yield "code of Layerwise", listed(told)

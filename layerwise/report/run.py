@@ -31,7 +31,7 @@ class StudyRun:
             are not decided, or there are none.
         differences: how arms differ, as :func:`layerwise.comparison.as_table` gives; None where no two are compared.
         costs: time and memory, as :meth:`layerwise.costs.Costs.table` gives; None where they are not known.
-        origin: where the run comes from, as its tags say it without ``layerwise.``: ``git_commit``, ``git_dirty``,
+        origin: where the run comes from, as its tags say it without ``layerwise.``: ``git_commit``, ``git_changes``,
             ``lock_digest``, ``run_key``, ``repeat``, ``machine``, ``threads``, ``version.keras``, …
         data_digest: digest of the data.
     """
