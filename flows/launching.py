@@ -30,8 +30,20 @@ class Unanswered(RuntimeError):
         self.status = status
 
 
+class Incomplete(RuntimeError):
+    """A flow has come to its end, and lacks something: for Prefect it has failed.
+
+    Attributes:
+        outcome: what it would have returned.
+    """
+
+    def __init__(self, message: str, outcome: Any) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
 def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *arguments: Any) -> Any:
-    """What a flow returns.
+    """What a flow returns, though it be :class:`Incomplete`.
 
     Args:
         name: of the study, for messages.
@@ -44,40 +56,49 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         Unanswered: if the server does not answer or let us in, the store cannot be used, or the flow fails.
         StudyError: if the data are not what the study needs.
     """
-    from flows.server import ServerProblem
-
     with using_results(root), _server(root) as server:
         flow = load()
-        from flows.cluster import WorkersGone
         from flows.crashed import close_crashed, owned
         from flows.progress import shown
-        from tasks.results import ResultProblem, results_block
-        from tasks.tracking.store import TrackingError
+        from tasks.results import results_block
 
         logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
-        try:
-            with server.ready(), _our_blocks_alone(), shown(console), warnings_shown(console), owned():
-                if crashed := close_crashed():
-                    say(f"Killed before, and marked so now: {', '.join(crashed)}. What was stored stays.", console)
-                storage = results_block(environment.results_folder(root))
+        told = _failures_told(name, root)
+        with told, server.ready(), _our_blocks_alone(), shown(console), warnings_shown(console), owned():
+            if crashed := close_crashed():
+                say(f"Killed before, and marked so now: {', '.join(crashed)}. What was stored stays.", console)
+            storage = results_block(environment.results_folder(root))
+            try:
                 return flow.with_options(result_storage=storage)(*arguments)
-        except ServerProblem as error:
-            raise Unanswered(str(error), FAILED) from None
-        except ResultProblem as error:
-            raise Unanswered(f"{name}: {error}", FAILED) from None
-        except WorkersGone as gone:
-            raise Unanswered(f"{name}: {gone}", FAILED) from None
-        except TrackingError as error:
-            raise unusable(error) from None
-        except ScratchFull as error:
-            raise Unanswered(f"{name} failed: {error}", FAILED) from None
-        except StudyError:
-            raise
-        except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
-            remedy = "layerwise ui shows where."
-            if not durable.has_room(root):
-                remedy = f"the disk of {root} is full: free space on it, and run again."
-            raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
+            except Incomplete as ended:
+                return ended.outcome
+
+
+@contextmanager
+def _failures_told(name: str, root: Path) -> Generator[None]:
+    """Whatever a flow fails of, as a line, and with what a command ends with."""
+    from flows.cluster import WorkersGone
+    from flows.server import ServerProblem
+    from tasks.results import ResultProblem
+    from tasks.tracking.store import TrackingError
+
+    try:
+        yield
+    except ServerProblem as error:
+        raise Unanswered(str(error), FAILED) from None
+    except (ResultProblem, WorkersGone) as error:
+        raise Unanswered(f"{name}: {error}", FAILED) from None
+    except TrackingError as error:
+        raise unusable(error) from None
+    except ScratchFull as error:
+        raise Unanswered(f"{name} failed: {error}", FAILED) from None
+    except StudyError:
+        raise
+    except Exception as error:  # noqa: BLE001 - its traceback is on Prefect's page of the run
+        remedy = "layerwise ui shows where."
+        if not durable.has_room(root):
+            remedy = f"the disk of {root} is full: free space on it, and run again."
+        raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import crew, progress
 from flows.cluster import Scale
+from flows.launching import Incomplete
 from flows.publishing import published
 from flows.trained import Outcome, Trained, failures_noted
 from layerwise import datasets, pretraining, stages
@@ -49,6 +50,10 @@ def run_study(study: Study, repeat: str = "", scale: Scale | None = None) -> Out
         study: what to train. One that says when to stop trains no further seeds once its claims are decided.
         repeat: the name of a deliberate repeat; empty to continue or complete the study's own run.
         scale: the workers that train it; without them, this process does.
+
+    Raises:
+        Incomplete: if an arm failed, or something could not be published, at the end of all else; so that Prefect's
+            pages do not show such a run as a good one.
     """
     trained, growing = Trained(crew.ledger(scale)), Growing(study)
     data = training.generate_data(study.data)
@@ -67,4 +72,7 @@ def run_study(study: Study, repeat: str = "", scale: Scale | None = None) -> Out
             # No look can be taken while seeds are missing; the run that completes them goes on from here.
             if trained.failures or should_stop(growing.study, trained.metrics(), seeds):
                 break
-        return publishing.finish(trained.outcome(growing.study))
+        outcome = publishing.finish(trained.outcome(growing.study))
+    if outcome.lacks:
+        raise Incomplete(outcome.lacks, outcome)
+    return outcome

@@ -49,6 +49,12 @@ class Outcome:
     """
 
     @property
+    def lacks(self) -> str:
+        """What failed, or was not published; empty where nothing did."""
+        failed = (f"{place}: {why}" for place, why in self.failures.items())
+        return "; ".join((*failed, *(f"not published: {why}" for why in dict.fromkeys(self.unpublished))))
+
+    @property
     def seeds(self) -> int:
         """Seeds of every arm that were trained, if nothing failed."""
         return int(self.metrics["seed"].max()) + 1 if len(self.metrics) else 0

@@ -17,6 +17,7 @@ import yaml
 import layerwise
 from flows import environment, server
 from flows.cluster import Scale
+from flows.launching import Incomplete
 from flows.study import run_study
 from flows.trained import Outcome
 from layerwise import Study
@@ -60,7 +61,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def run(root: Path, study: Study, scale: Scale | None = TWO) -> Outcome:
     """Run a study as the command does."""
     storage = results_block(environment.results_folder(root))
-    return run_study.with_options(result_storage=storage)(study, "", scale)
+    try:
+        return run_study.with_options(result_storage=storage)(study, "", scale)
+    except Incomplete as ended:
+        return ended.outcome
 
 
 def check(outcome: Outcome, study: Study) -> None:

@@ -31,6 +31,7 @@ from rich.console import Console
 import layerwise
 from flows import crashed, environment, planning, publishing, running, server
 from flows.crashed import close_crashed
+from flows.launching import Incomplete
 from flows.pilot import pilot_study
 from flows.printing import warnings_shown
 from flows.server import ServerLost
@@ -73,7 +74,10 @@ class Lab:
     def run(self, asked: Study, repeat: str = "") -> Outcome:
         """Run a study as the command does."""
         storage = results_block(environment.results_folder(self.root))
-        return run_study.with_options(result_storage=storage)(asked, repeat)
+        try:
+            return run_study.with_options(result_storage=storage)(asked, repeat)
+        except Incomplete as ended:
+            return ended.outcome
 
     def runs(self, asked: Study, kind: str, repeat: str = "") -> list[Run]:
         """The runs of a study of one kind, in the order of seeds."""
@@ -865,6 +869,19 @@ def test_a_pilot_is_trained_and_not_tracked(lab: Lab, fits: list[str], capsys: p
 
 
 # --- Prefect -----------------------------------------------------------------------------------------------
+
+
+def test_prefect_shows_a_run_that_lacks_something_as_failed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm that failed fails the flow run, whose state says why; the run that makes it good is Completed."""
+    asked = other_data(small(name="lacking", depth=1))
+    with monkeypatch.context() as patched:
+        failing_from(patched, call=1)
+        assert lab.run(asked).failures == {"greedy, seeds 0-9": "Broken: no more memory"}
+    assert lab.run(asked).failures == {}
+    names = {"flow_runs": {"name": {"any_": [asked.name]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    failed, again = ask(f"{lab.url}/flow_runs/filter", names)
+    assert (failed["state_type"], again["state_type"]) == ("FAILED", "COMPLETED")
+    assert failed["state"]["message"].endswith("Incomplete: greedy, seeds 0-9: Broken: no more memory")
 
 
 @pytest.mark.usefixtures("outcome")
