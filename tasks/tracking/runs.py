@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, Training
+from layerwise.study import AnyLayer, Procedure, Study, Training
 from tasks import owners
 from tasks.tracking.store import (
     TrackingError,
@@ -35,18 +35,23 @@ from tasks.tracking.store import (
     is_remote,
     require_artifacts_reached,
 )
+from tasks.tracking.tags import (
+    ARM,
+    ARMS,
+    DIGEST,
+    KIND,
+    OWNER,
+    REPEAT,
+    RUN_KEY,
+    SEED,
+    SEEDS,
+    STUDY,
+    STUDY_RUN,
+    Identity,
+    identity_of,
+)
 from tasks.tracking.views import VIEW_TAG, arms_view
 
-RUN_KEY = "layerwise.run_key"
-KIND = "layerwise.kind"
-STUDY = "layerwise.study"
-ARM = "layerwise.arm"
-ARMS = "layerwise.arms"
-SEED = "layerwise.seed"
-SEEDS = "layerwise.seeds"
-DIGEST = "layerwise.digest"
-REPEAT = "layerwise.repeat"
-OWNER = "layerwise.owner"
 SUPERSEDED_BY = "layerwise.superseded_by"
 NOTE = "mlflow.note.content"
 """The description that MLflow's pages show, in Markdown."""
@@ -58,10 +63,6 @@ MAX_PARAMETER = 6000
 """Characters of a parameter's value; MLflow keeps no more."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-Identity = tuple[str, str, str]
-"""Kind, arm and seed of a run, as its tags say them; empty where it has none."""
-
-STUDY_RUN: Identity = ("study", "", "")
 
 
 @dataclass(frozen=True)
@@ -200,25 +201,9 @@ def tree_runs(client: MlflowClient, experiment_id: str, run_key: str) -> list[Ru
     return _search(client, experiment_id, f"tags.`{RUN_KEY}` = '{run_key}'")
 
 
-def arms_and_seeds(tags: Mapping[str, str]) -> tuple[list[str], int]:
-    """The arms of a study, and how many seeds each has, as the tags of its run say.
-
-    Raises:
-        TrackingError: if they say what no study can.
-    """
-    arms, seeds = tags.get(ARMS, "").split(","), tags.get(SEEDS, "0")
-    if len(arms) > MOST_ARMS or not seeds.isdecimal() or not seeds.isascii() or int(seeds[:9]) > MOST_SEEDS:
-        raise TrackingError(
-            f"the tags {ARMS} and {SEEDS} say {len(arms):,} arms and {seeds[:40]!r} seeds, which no study has; see who"
-            " changed them."
-        )
-    return arms, int(seeds)
-
-
 def identity(run: Run) -> Identity:
     """What a run is within its tree."""
-    tags = run.data.tags
-    return tags.get(KIND, ""), tags.get(ARM, ""), tags.get(SEED, "")
+    return identity_of(run.data.tags)
 
 
 def delete_run(client: MlflowClient, run: Run) -> None:

@@ -21,14 +21,14 @@ from flows.judging import judge_run
 from layerwise.study import Study
 from tasks.tracking.accepted import ACCEPTED, accepted_run
 from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer, stored_file
+from tasks.tracking.folders import MLMODEL as DESCRIPTION
+from tasks.tracking.folders import ModelFolder
 from tasks.tracking.histories import histories
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.registry import Candidate, Shelf, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs, tree_runs
 from tasks.tracking.store import TrackerAway, TrackingError, open_store
-from tasks.tracking.templates import ModelFolder
 from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
-from tasks.tracking.verified import MLMODEL as DESCRIPTION
 from tasks.tracking.verified import NETWORK, find_model, verified
 from tests.studies import small
 from tests.trackers import LOSSES, Proxy, Store, TeamServer
