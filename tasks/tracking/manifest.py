@@ -14,12 +14,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import LoggedModel, Run, ViewType
 
 from tasks.tracking.files import local_path, stored_file
-from tasks.tracking.held import MANIFEST, Fault, Held, HeldModel, digest_of, entries_of, faults_of_runs, key_of
+from tasks.tracking.held import (
+    MANIFEST,
+    Fault,
+    Finished,
+    Held,
+    HeldModel,
+    Verified,
+    digest_of,
+    entries_of,
+    faults_of_runs,
+    key_of,
+)
 from tasks.tracking.histories import History, histories
-from tasks.tracking.runs import PAGE, RunTree, delete_run, identity, search_models, tree_runs
+from tasks.tracking.runs import PAGE, RunTree, delete_run, identity, search_models, study_runs, tree_runs
 from tasks.tracking.tags import RUN_KEY, STUDY_RUN, Identity
 
 
@@ -72,6 +83,27 @@ def check_tree(client: MlflowClient, study_run: Run, *, files: bool = True) -> l
             held = _held(run, points[run.info.run_id], models[run.info.run_id])
             faults += held.faults(listed[key_of(held.who)], files=files)
     return faults
+
+
+def verified(client: MlflowClient) -> Verified:
+    """Compare every finished study of a store with what was published: :func:`tasks.tracking.rows.verified` of servers.
+
+    Args:
+        client: the store.
+    """
+    finished = [run for run in study_runs(client, ViewType.ACTIVE_ONLY) if run.info.status == "FINISHED"]
+    finished.sort(key=lambda run: run.info.end_time or 0, reverse=True)
+    studies = [Finished(run.info.run_id, run.data.tags) for run in finished]
+    faults = [(study, check_tree(client, run)) for study, run in zip(studies, finished, strict=True)]
+    num_runs = sum(study.num_runs for study in studies)
+    return Verified(
+        len(studies),
+        num_runs,
+        num_runs,
+        complete=True,
+        faults=[(study, found) for study, found in faults if found],
+        unreached=any(local_path(run.info.artifact_uri) is None for run in finished),
+    )
 
 
 def set_aside_changed(client: MlflowClient, faults: Iterable[Fault]) -> list[str]:

@@ -77,17 +77,17 @@ def reading(database: Path) -> Generator[sqlite3.Connection]:
         yield store
 
 
-def damage(database: Path, seconds: float | None = None) -> str | None:
+def damage(database: Path, seconds: float = math.inf) -> str | None:
     """What SQLite finds damaged of a file's pages, in one line; empty where it finds nothing, None for want of time.
 
     Args:
         database: the file.
-        seconds: for how long to look; as long as it takes, where left out.
+        seconds: for how long to look; however long it takes, where left out.
 
     Raises:
         sqlite3.Error: if it cannot be read.
     """
-    until = time.monotonic() + (math.inf if seconds is None else seconds)
+    until = time.monotonic() + seconds
     try:
         with reading(database) as store:
             store.set_progress_handler(lambda: time.monotonic() > until, 1000)
@@ -101,18 +101,18 @@ def damage(database: Path, seconds: float | None = None) -> str | None:
     return "" if found == "ok" else " ".join(found.split()).removeprefix("*** in database main *** ")
 
 
-def verified(database: Path, seconds: float | None = None) -> Verified:
+def verified(database: Path, seconds: float = math.inf) -> Verified:
     """Compare the finished studies of a store with what was published, the newest first.
 
     Args:
         database: its file.
-        seconds: for how long; as long as it takes, where left out.
+        seconds: for how long; however long it takes, where left out.
 
     Raises:
         sqlite3.Error: if it cannot be read.
         TrackingError: if tags say what no study has.
     """
-    until = time.monotonic() + (math.inf if seconds is None else seconds)
+    until = time.monotonic() + seconds
     with reading(database) as store:
         studies = [
             Finished(run_id, dict(store.execute(TAGS, [run_id]))) for (run_id,) in store.execute(STUDIES, [KIND])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, Param, Run, RunTag
+from mlflow.entities import LoggedModel, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
@@ -199,6 +199,24 @@ def tree_runs(client: MlflowClient, experiment_id: str, run_key: str) -> list[Ru
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_key):
         raise TrackingError(f"the tag {RUN_KEY} says {run_key[:40]!r}, which no study has; see who changed it.")
     return _search(client, experiment_id, f"tags.`{RUN_KEY}` = '{run_key}'")
+
+
+def study_runs(client: MlflowClient, view: int) -> list[Run]:
+    """The study runs of every experiment, deleted ones among them; the newest of an experiment first.
+
+    Args:
+        client: the store.
+        view: which runs, MLflow's ``ViewType``.
+    """
+    found: list[Run] = []
+    for experiment in client.search_experiments(view_type=ViewType.ALL):
+        token = None
+        while token != "":
+            query = f"tags.`{KIND}` = 'study' AND tags.`{RUN_KEY}` != ''"
+            page = client.search_runs([experiment.experiment_id], query, view, max_results=PAGE, page_token=token)
+            found += page
+            token = page.token or ""
+    return found
 
 
 def identity(run: Run) -> Identity:
