@@ -34,6 +34,7 @@ from tasks.tracking.store import (
     failures_in_one_line,
     file_of,
     is_new,
+    misplaced,
     open_store,
     require_nameable,
     store_uri,
@@ -50,6 +51,8 @@ LEAST_DISK = 1_000_000_000
 """Bytes of disk below which a run may not find room for its models."""
 
 ALL = "(--all: every one)"
+HELD = "close what holds it"
+"""What to do about a database that another process has locked."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,10 @@ def examined(root: Path, *, thorough: bool) -> Iterator[Finding]:
     for what, check in CHECKS.items():
         try:
             yield from check(root, math.inf if thorough else VERIFYING_SECONDS)
-        except (OSError, sqlite3.Error) as error:
-            place = getattr(error, "filename", None) or root
-            reason = getattr(error, "strerror", None) or error
-            yield Finding(what, f"{place} cannot be looked at ({reason})", "mend that")
+        except OSError as error:
+            yield Finding(what, f"{error.filename or root} cannot be read ({error.strerror or error})", "mend that")
+        except sqlite3.Error as error:
+            yield Finding(what, f"the database cannot be read ({error})", HELD)
 
 
 # --- the tracking store -------------------------------------------------------------------------------------
@@ -113,14 +116,10 @@ def _store(root: Path, seconds: float) -> Iterator[Finding]:
         else:
             yield from _server(root, seconds)
     except TrackingError as error:
-        at_server = "start it, or correct or unset MLFLOW_TRACKING_URI"
-        yield _refused(error, at_server if "://" in store_uri(root).partition("sqlite:")[0] else "close what holds it")
-
-
-def _refused(error: TrackingError, otherwise: str) -> Finding:
-    """A store that cannot be used; the message mostly ends with what to do."""
-    words, _, remedy = str(error).partition("; ")
-    return Finding("store", words, remedy or otherwise)
+        words, _, remedy = str(error).partition("; ")  # it mostly ends with what to do
+        is_file = store_uri(root).startswith("sqlite:")
+        otherwise = HELD if is_file else "start it, or correct or unset MLFLOW_TRACKING_URI"
+        yield Finding("store", words, remedy or otherwise)
 
 
 def _database(root: Path, seconds: float) -> Iterator[Finding]:
@@ -140,6 +139,10 @@ def _database(root: Path, seconds: float) -> Iterator[Finding]:
     else:
         yield Finding("store", f"{store.path}, {size}, with a write-ahead log, made by this MLflow")
     yield from _leftovers(health.leftovers(store.path))
+    if problem := next(filter(None, (misplaced(*one, root) for one in rows.places(store.path))), ""):
+        words, _, remedy = problem.partition("; ")
+        yield Finding("studies", words, remedy)
+        return
     with taken_as_ours(f"what {store.path} holds"):
         yield from _published(rows.verified(store.path, seconds))
 
@@ -192,12 +195,11 @@ def _published(found: held.Verified) -> Iterator[Finding]:
     if not found.num_studies:
         yield Finding("studies", "none is finished yet")
         return
-    runs = f"{found.num_verified:,} runs verified"
-    if not found.complete:
-        runs = f"the newest {found.num_verified:,} of {found.num_runs:,} runs verified {ALL}"
-    whole = "" if found.faults else ", as they were published"
+    runs = f"{found.num_verified:,}" if found.complete else f"the newest {found.num_verified:,} of {found.num_runs:,}"
+    whole = ", as they were published" if found.num_verified and not found.faults else ""
+    more = "" if found.complete else f" {ALL}"
     unread = "; files behind a server are not read" if found.unreached else ""
-    yield Finding("studies", f"{found.num_studies:,} finished, {runs}{whole}{unread}")
+    yield Finding("studies", f"{found.num_studies:,} finished, {runs} runs verified{whole}{more}{unread}")
 
 
 # --- the private folder -------------------------------------------------------------------------------------
@@ -210,8 +212,11 @@ def _results(root: Path, seconds: float) -> Iterator[Finding]:
     verified, bad = damaged(found.results, seconds)
     if bad:
         some = ", ".join(file.path.name for file in bad[:3]) + (", …" if len(bad) > 3 else "")
-        words = f"{len(bad)} of {verified:,} that were verified are damaged or not ours, in {folder}: {some}"
+        are = "is" if len(bad) == 1 else "are"
+        words = f"{len(bad):,} of {verified:,} that were verified {are} damaged or not ours, in {folder}: {some}"
         yield Finding("results", words, "`layerwise clean --yes` removes them; what is wanted is computed again")
+    elif not found.results:
+        yield Finding("results", f"none is stored yet in {folder}")
     else:
         checked = "all verified" if verified == len(found.results) else f"the newest {verified:,} verified {ALL}"
         yield Finding("results", f"{len(found.results):,} stages and scores, {size}, {checked}, in {folder}")
@@ -241,8 +246,8 @@ def _unusable(root: Path) -> Iterator[Finding]:
     elsewhere = "run in a folder of your own, or name one in LAYERWISE_ROOT"
     for place in dict.fromkeys(standing):
         if not place.is_dir():
-            remedy = "move it away" if place != root else "name a folder in LAYERWISE_ROOT"
-            yield Finding("folders", f"{place} is {'a file' if place.is_file() else 'no folder'}, not a folder", remedy)
+            remedy = "name a folder in LAYERWISE_ROOT" if root.is_relative_to(place) else "move it away"
+            yield Finding("folders", f"{place} is no folder, and has to be one", remedy)
         elif not os.access(place, os.W_OK | os.X_OK):
             yield Finding("folders", f"{place} cannot be written to", elsewhere)
         elif place in _private(root) and place.stat().st_uid != os.geteuid():

@@ -15,8 +15,16 @@ from flows.checks import by_study, examined, open_folders
 from flows.launching import Unanswered, close_crashed_flow_runs
 from flows.locks import Busy, alone_with_results, holders
 from flows.printing import BUSY, DONE, FAILED, Terminal, refuse, say
-from tasks.tracking import health
-from tasks.tracking.store import TrackingError, check_database, failures_in_one_line, is_new, open_store, store_uri
+from tasks.tracking import health, rows
+from tasks.tracking.store import (
+    FROM_RESULTS,
+    TrackingError,
+    check_database,
+    failures_in_one_line,
+    is_new,
+    open_store,
+    store_uri,
+)
 
 
 def doctor_command(root: Path, *, fix: bool, thorough: bool) -> int:
@@ -73,6 +81,8 @@ def _told_of_crashes(root: Path) -> list[str]:
 def _mended_store(root: Path) -> Iterator[str]:
     path = check_database(root).path
     try:
+        if harm := rows.damage(path):  # writing could harm it more
+            raise TrackingError(f"{path} is damaged ({harm}); {FROM_RESULTS}")
         found = health.leftovers(path)
     except sqlite3.Error as error:
         raise TrackingError(f"{path} cannot be read ({error}); close what holds it, and try again.") from None

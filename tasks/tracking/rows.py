@@ -37,6 +37,13 @@ WHERE tags.key = ? AND tags.value = 'study' AND runs.status = 'FINISHED'
 ORDER BY runs.end_time DESC
 """
 
+PLACES = """
+SELECT DISTINCT experiments.name, experiments.artifact_location FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid
+JOIN experiments ON experiments.experiment_id = runs.experiment_id
+WHERE tags.key = ? AND tags.value = 'study' AND runs.lifecycle_stage = 'active'
+    AND experiments.lifecycle_stage = 'active'
+"""
+
 RUNS = """
 SELECT runs.run_uuid, runs.status, runs.artifact_uri,
     coalesce(kind.value, ''), coalesce(arm.value, ''), coalesce(seed.value, '')
@@ -99,6 +106,17 @@ def damage(database: Path, seconds: float = math.inf) -> str | None:
     except sqlite3.DatabaseError as error:
         return str(error)
     return "" if found == "ok" else " ".join(found.split()).removeprefix("*** in database main *** ")
+
+
+def places(database: Path) -> list[tuple[str, Path]]:
+    """The studies of a store by name, and where it has their artifacts; without those that only a server reaches.
+
+    Raises:
+        sqlite3.Error: if it cannot be read.
+    """
+    with reading(database) as store:
+        found = [(name, _folder(place)) for name, place in store.execute(PLACES, [KIND])]
+    return [(name, place) for name, place in found if place is not None]
 
 
 def verified(database: Path, seconds: float = math.inf) -> Verified:

@@ -27,12 +27,10 @@ from layerwise.study import AnyLayer, Procedure, Study, Training
 from tasks import owners
 from tasks.tracking.store import (
     TrackingError,
-    artifact_root,
     artifacts_of,
-    database_path,
     failures_in_one_line,
-    file_of,
     is_remote,
+    misplaced,
     require_artifacts_reached,
 )
 from tasks.tracking.tags import (
@@ -393,20 +391,10 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
 
 
 def _require_artifacts_here(client: MlflowClient, study: Study, location: str, root: Path) -> None:
-    """Refuse a store that was moved or copied: MLflow keeps absolute places, and would write at the old one."""
     if is_remote(client) or not is_local_uri(location):
         return
-    place, own = Path(local_file_uri_to_path(location)), artifact_root(root).resolve()
-    if file_of(root) == database_path(root) and place.parent.is_dir() and not place.resolve().is_relative_to(own):
-        raise TrackingError(
-            f"the artifacts of {study.name!r} are kept in {place}, outside {root}: this folder was copied from there."
-            f" Run there, or set {own.parent} aside for a new store."
-        )
-    if not place.parent.is_dir():
-        raise TrackingError(
-            f"the artifacts of {study.name!r} are kept in {place}, which is gone; if it was moved, move"
-            f" it back or leave a link there; else set {artifact_root(root).parent} aside for a new store."
-        )
+    if problem := misplaced(study.name, Path(local_file_uri_to_path(location)), root):
+        raise TrackingError(problem)
 
 
 def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:

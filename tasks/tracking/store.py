@@ -305,6 +305,31 @@ def require_artifacts_reached(client: MlflowClient, experiment: str, location: s
         )
 
 
+def misplaced(experiment: str, place: Path, root: Path) -> str:
+    """Why a store that was moved or copied cannot be gone on with: MLflow keeps absolute places, and would write there.
+
+    Args:
+        experiment: its name.
+        place: of its artifacts, as the store has it.
+        root: where the store is now.
+
+    Returns:
+        The reason and what to do, in one line; empty where the artifacts are where they belong.
+    """
+    own = artifact_root(root).resolve()
+    if file_of(root) == database_path(root) and place.parent.is_dir() and not place.resolve().is_relative_to(own):
+        return (
+            f"the artifacts of {experiment!r} are kept in {place}, outside {root}: this folder was copied from there;"
+            f" run there, or set {own.parent} aside for a new store."
+        )
+    if not place.parent.is_dir():
+        return (
+            f"the artifacts of {experiment!r} are kept in {place}, which is gone; if it was moved, move"
+            f" it back or leave a link there; else set {artifact_root(root).parent} aside for a new store."
+        )
+    return ""
+
+
 def _sqlite_uri(path: Path) -> str:
     return f"sqlite:///{path}"
 

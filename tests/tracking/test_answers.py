@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tasks.tracking import rows
 from tasks.tracking.answers import RESULTS, VERDICTS, finished_study_run, stored_answer
 from tasks.tracking.files import stored_file
 from tasks.tracking.folders import MODEL_ID
 from tasks.tracking.held import MANIFEST, in_words
-from tasks.tracking.manifest import set_aside_changed
+from tasks.tracking.manifest import set_aside_changed, verified
 from tasks.tracking.publishing import Point, Publisher, SeedModel
-from tasks.tracking.rows import verified
 from tasks.tracking.runs import RunTree, close_runs
 from tasks.tracking.store import database_path
 from tasks.tracking.templates import _WEIGHTS, ModelTemplate
@@ -61,8 +61,9 @@ def answer(client, study, tree, root):
 
     def ask():
         found = stored_answer(client, finished_study_run(client, study.name, tree.run_key))
-        by_rows = [one for _, faults in verified(database_path(root)).faults for one in faults]
-        assert in_words(by_rows) == found.missing
+        by_rows = rows.verified(database_path(root))
+        assert in_words([one for _, faults in by_rows.faults for one in faults]) == found.missing
+        assert by_rows == verified(client)
         return found
 
     return ask
