@@ -93,17 +93,22 @@ def verified(client: MlflowClient) -> Verified:
     """
     finished = [run for run in study_runs(client, ViewType.ACTIVE_ONLY) if run.info.status == "FINISHED"]
     finished.sort(key=lambda run: run.info.end_time or 0, reverse=True)
-    studies = [Finished(run.info.run_id, run.data.tags) for run in finished]
-    faults = [(study, check_tree(client, run)) for study, run in zip(studies, finished, strict=True)]
-    num_runs = sum(study.num_runs for study in studies)
+    found = [(Finished(run.info.run_id, run.data.tags), check_tree(client, run)) for run in finished]
     return Verified(
-        len(studies),
-        num_runs,
-        num_runs,
+        len(found),
+        sum(study.num_runs for study, _ in found),
+        sum(_num_verified(study, faults) for study, faults in found),
         complete=True,
-        faults=[(study, found) for study, found in faults if found],
+        faults=[(study, faults) for study, faults in found if faults],
         unreached=any(local_path(run.info.artifact_uri) is None for run in finished),
     )
+
+
+def _num_verified(study: Finished, faults: Iterable[Fault]) -> int:
+    """Without its manifest none of a study's runs can be; a run that is missing never is."""
+    missing = [fault for fault in faults if fault.state == "missing"]
+    unlisted = any((fault.run, fault.kind, fault.what) == ("study", "file", MANIFEST) for fault in missing)
+    return 0 if unlisted else study.num_runs - sum(fault.kind == "run" for fault in missing)
 
 
 def set_aside_changed(client: MlflowClient, faults: Iterable[Fault]) -> list[str]:

@@ -135,20 +135,20 @@ def verified(database: Path, seconds: float = math.inf) -> Verified:
         studies = [
             Finished(run_id, dict(store.execute(TAGS, [run_id]))) for (run_id,) in store.execute(STUDIES, [KIND])
         ]
-        runs = ((study, run, found) for study in studies for run, found in _Tree(store, study).verified())
-        done: list[tuple[Finished, _Row, list[Fault]]] = []
+        runs = ((study, found) for study in studies for found in _Tree(store, study).looked_at())
+        done: list[tuple[Finished, _Found]] = []
         while (in_time := time.monotonic() <= until) and (one := next(runs, None)) is not None:
             done.append(one)
     faults: dict[str, list[Fault]] = defaultdict(list)
-    for study, _, found in done:
-        faults[study.run_id] += found
+    for study, found in done:
+        faults[study.run_id] += found.faults
     return Verified(
         len(studies),
         sum(study.num_runs for study in studies),
-        len(done),
+        sum(found.verified for _, found in done),
         complete=in_time,
         faults=[(study, faults[study.run_id]) for study in studies if faults[study.run_id]],
-        unreached=any(run.folder is None for _, run, _ in done),
+        unreached=any(found.run.folder is None for _, found in done),
     )
 
 
@@ -163,24 +163,33 @@ class _Row:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What was found of a run, and whether the manifest says what it has to hold."""
+
+    run: _Row
+    faults: list[Fault]
+    verified: bool
+
+
+@dataclass(frozen=True)
 class _Tree:
     """The runs of a finished study."""
 
     store: sqlite3.Connection
     study: Finished
 
-    def verified(self) -> Iterator[tuple[_Row, list[Fault]]]:
+    def looked_at(self) -> Iterator[_Found]:
         """Each run, the study's first, and what is not as it was published; with the first what is missing at all."""
         runs = {run.who: run for run in self._rows()}
         there = {who: (run.run_id, run.status) for who, run in runs.items()}
         listed, unlisted = entries_of(self._manifest(runs), self.study.run_id)
-        more = [*faults_of_runs(self.study.tags, there), *unlisted]
+        missing = [*faults_of_runs(self.study.tags, there), *unlisted]
         models = self._models()
         for who, run in runs.items():
             entry = listed.get(key_of(who))
             found = [] if entry is None else [*self._held(run, models[run.run_id]).faults(entry)]
-            yield run, [*more, *found]
-            more = []
+            yield _Found(run, [*missing, *found], entry is not None)
+            missing = []
 
     def _rows(self) -> Iterator[_Row]:
         for run_id, status, place, *who in self._ask(RUNS, KIND, ARM, SEED, RUN_KEY, self._key):
