@@ -110,7 +110,8 @@ def _store(root: Path, seconds: float) -> Iterator[Finding]:
     try:
         require_nameable(root)
         if is_new(root):
-            yield Finding("store", f"nothing is tracked yet: there is no {file_of(root)}")
+            file = file_of(root)
+            yield Finding("store", f"nothing is tracked yet: {'empty is' if file.exists() else 'there is no'} {file}")
         elif store_uri(root).startswith("sqlite:"):
             yield from _database(root, seconds)
         else:
@@ -239,19 +240,22 @@ def _folders(root: Path, _: float) -> Iterator[Finding]:
 
 def _unusable(root: Path) -> Iterator[Finding]:
     """What stands where a folder has to be, and folders in which a run could not write."""
-    places = [root, *_private(root)]
+    places = [*_private(root)]
     if file_of(root) == database_path(root) and store_uri(root).startswith("sqlite:"):
         places += [database_path(root).parent, artifact_root(root)]
-    standing = (next(one for one in (place, *place.parents) if os.path.lexists(one)) for place in places)
-    elsewhere = "run in a folder of your own, or name one in LAYERWISE_ROOT"
-    for place in dict.fromkeys(standing):
+    standing = dict.fromkeys(next(one for one in (place, *place.parents) if os.path.lexists(one)) for place in places)
+    for place in standing:
         if not place.is_dir():
             remedy = "name a folder in LAYERWISE_ROOT" if root.is_relative_to(place) else "move it away"
             yield Finding("folders", f"{place} is no folder, and has to be one", remedy)
-        elif not os.access(place, os.W_OK | os.X_OK):
-            yield Finding("folders", f"{place} cannot be written to", elsewhere)
-        elif place in _private(root) and place.stat().st_uid != os.geteuid():
-            yield Finding("folders", f"{place} belongs to another user (id {place.stat().st_uid})", elsewhere)
+    elsewhere = "run in a folder of your own, or name one in LAYERWISE_ROOT"
+    closed = [place for place in standing if place.is_dir() and not os.access(place, os.W_OK | os.X_OK)]
+    if closed:
+        uppermost = [str(place) for place in closed if not set(place.parents) & set(closed)]
+        yield Finding("folders", f"{' and '.join(uppermost)} cannot be written to", elsewhere)
+    for place in _private(root):
+        if place.is_dir() and (owner := place.stat().st_uid) != os.geteuid():
+            yield Finding("folders", f"{place} belongs to another user (id {owner}, not {os.geteuid()})", elsewhere)
 
 
 def _open_to_others(root: Path) -> Iterator[Finding]:
@@ -299,6 +303,9 @@ def _prefect(root: Path, seconds: float) -> Iterator[Finding]:
     file = environment.prefect_home(root) / "prefect.db"
     if not file.is_file():
         yield Finding("prefect", "no flow has run here yet")
+        return
+    if not os.access(file.parent, os.W_OK):  # SQLite could not open it
+        yield Finding("prefect", f"{file} is not looked at: nothing can be written beside it", minor=True)
         return
     harm = rows.damage(file, seconds)
     if harm:

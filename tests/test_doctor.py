@@ -304,6 +304,29 @@ def test_a_root_in_which_nothing_can_run_is_told(
         assert (status, [line for line in lines if line.startswith("look ")]) == (1, [expected])
 
 
+def test_folders_that_others_own_or_that_take_nothing_are_told(
+    sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of folders that cannot be written to the uppermost are named; a run refuses those of other users."""
+    monkeypatch.setattr(os, "access", lambda place, _: not Path(place).is_relative_to(sick))
+    remedy = "run in a folder of your own, or name one in LAYERWISE_ROOT"
+    (environment.prefect_home(sick) / "prefect.db").touch()
+    status, lines = looked(sick, capsys)
+    assert status == 1
+    assert [line for line in lines if not line.startswith("ok ")] == [
+        f"look  folders    {sick}/.layerwise and {sick}/mlruns cannot be written to; {remedy}",
+        f"look  store      {database_path(sick)} is not writable; runs are tracked there: change its permissions, or"
+        " set LAYERWISE_ROOT to another place.",
+        f"note  prefect    {sick}/.layerwise/prefect/prefect.db is not looked at: nothing can be written beside it",
+    ]
+    monkeypatch.undo()
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    status, lines = looked(sick, capsys)
+    assert status == 1
+    assert f"look  folders    {sick}/.layerwise belongs to another user (id {own}, not {own + 1}); {remedy}" in lines
+
+
 def test_a_root_that_is_not_there_is_said_and_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It may be a slip of the pen, or the first run's to make; nothing is said of folders that are not there."""
     root = tmp_path / "none"
@@ -311,6 +334,13 @@ def test_a_root_that_is_not_there_is_said_and_not_made(tmp_path: Path, capsys: p
     assert lines[0] == f"note  folders    there is no {root} yet; the first run makes it"
     assert "open to its owner" not in "\n".join(lines)
     assert not root.exists()
+    database_path(root).parent.mkdir(parents=True)
+    database_path(root).touch()
+    status, lines = looked(root, capsys)
+    assert lines[:2] == [
+        f"ok    folders    there is no {root}/.layerwise yet; the first run makes it",
+        f"ok    store      nothing is tracked yet: empty is {database_path(root)}",
+    ]
 
 
 def test_what_cannot_be_read_is_a_line_as_well(
