@@ -111,7 +111,8 @@ def _store(root: Path, seconds: float) -> Iterator[Finding]:
         require_nameable(root)
         if is_new(root):
             file = file_of(root)
-            yield Finding("store", f"nothing is tracked yet: {'empty is' if file.exists() else 'there is no'} {file}")
+            why = f"{file} is empty" if file.exists() else f"there is no {file}"
+            yield Finding("store", f"nothing is tracked yet: {why}")
         elif store_uri(root).startswith("sqlite:"):
             yield from _database(root, seconds)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -336,10 +337,9 @@ def test_a_root_that_is_not_there_is_said_and_not_made(tmp_path: Path, capsys: p
     assert not root.exists()
     database_path(root).parent.mkdir(parents=True)
     database_path(root).touch()
-    status, lines = looked(root, capsys)
-    assert lines[:2] == [
+    assert looked(root, capsys)[1][:2] == [
         f"ok    folders    there is no {root}/.layerwise yet; the first run makes it",
-        f"ok    store      nothing is tracked yet: empty is {database_path(root)}",
+        f"ok    store      nothing is tracked yet: {database_path(root)} is empty",
     ]
 
 
@@ -434,6 +434,20 @@ def test_a_study_that_is_not_as_it_was_published_is_told(
     assert status == 1
     (line,) = [line for line in lines if not line.startswith("ok ")]
     assert re.match("look  studies    " + expected, line), line
+
+
+def test_a_manifest_that_lies_is_a_line_as_well(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever may write to a store can vouch for anything; what is none of ours is said, without a traceback."""
+    content = b'{"runs": {"study": 3}}'
+    files_of(published, "manifest.json")[-1].write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    sql(published, "UPDATE tags SET value = ? WHERE key = 'layerwise.artifact.manifest.json'", digest)
+    status, lines = looked(published, capsys)
+    assert status == 1
+    (line,) = [line for line in lines if not line.startswith("ok ")]
+    assert re.fullmatch(
+        r"look  store      what \S+mlflow.db holds is not what Layerwise writes \(.*\); see who .*", line
+    )
 
 
 def test_a_root_that_was_moved_or_copied_is_told(
