@@ -193,7 +193,7 @@ def by_study(studies: Iterable[str] | Counter[str]) -> str:
 def _published(found: held.Verified) -> Iterator[Finding]:
     for study, faults in found.faults:
         words = f"{study.name} is not as it was published: {', '.join(held.in_words(faults))}"
-        yield Finding("studies", words, f"`{study.mends}`, with the settings it was run with, mends it")
+        yield Finding("studies", words, f"`{study.mends}` mends it, with the file and settings it was run with")
     if not found.num_studies:
         yield Finding("studies", "none is finished yet")
         return

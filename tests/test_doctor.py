@@ -389,17 +389,17 @@ def files_of(root: Path, pattern: str) -> list[Path]:
 def flipped_model(root: Path) -> str:
     file = files_of(root, "model.keras")[0]
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    return r"done is .*: 1 file changed \(greedy seed \d: depth-03/data/model\.keras\); `layerwise run done`, with"
+    return r"done is .*: 1 file changed \(greedy seed \d: depth-03/.*\); `layerwise run done` mends it, with the file"
 
 
 def lost_model(root: Path) -> str:
     files_of(root, "model.keras")[-1].unlink()
-    return r"done:again is .*: 1 file changed \(greedy seed .*\); `layerwise run done --repeat again`, with the"
+    return r"done:again is .*: 1 file changed \(greedy seed .*\); `layerwise run done --repeat again` mends it, "
 
 
 def lost_table(root: Path) -> str:
     files_of(root, "results.csv")[0].unlink()
-    return r"done is not as it was published: 1 file missing \(study: results\.csv\); `layerwise run done`, with"
+    return r"done is not as it was published: 1 file missing \(study: results\.csv\); `layerwise run done` mends it"
 
 
 def lost_manifest(root: Path) -> str:
@@ -671,13 +671,15 @@ def test_a_root_without_anything_is_well_and_stays_empty(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_root_with_a_store_is_looked_at_without_mlflow(sick: Path) -> None:
-    """The database is read as it stands, and read the same way as MLflow reads it."""
-    orphans(sick)
-    ended, loaded = and_modules(sick, "doctor")
+def test_a_root_with_a_store_is_looked_at_without_mlflow(published: Path) -> None:
+    """The database is read as it stands, and read the same way as MLflow reads it; so is what was published."""
+    orphans(published)
+    lost_table(published)
+    ended, loaded = and_modules(published, "doctor", "--all")
     assert (ended.status, ended.err, loaded) == (1, "", set())
-    client: MlflowClient = open_store(sick)
+    assert "done is not as it was published: 1 file missing (study: results.csv)" in ended.out
+    client: MlflowClient = open_store(published)
     (experiment,) = client.search_experiments(filter_string="name = 'small'")
     running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
-    assert set(health.leftovers(database_path(sick)).orphans) == {run.info.run_id for run in running}
+    assert set(health.leftovers(database_path(published)).orphans) == {run.info.run_id for run in running}
     client._tracking_client.store.engine.dispose()

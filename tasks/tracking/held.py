@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -190,7 +191,7 @@ class Finished:
     def mends(self) -> str:
         """The command that publishes again what was lost of it."""
         repeat = self.tags.get(REPEAT, "")
-        return f"layerwise run {self.tags.get(STUDY, '')}" + (f" --repeat {repeat}" if repeat else "")
+        return shlex.join(["layerwise", "run", self.tags.get(STUDY, ""), *(["--repeat", repeat] if repeat else [])])
 
 
 @dataclass(frozen=True)
