@@ -448,6 +448,19 @@ def test_a_manifest_that_lies_is_a_line_as_well(published: Path, capsys: pytest.
     assert re.fullmatch(
         r"look  store      what \S+mlflow.db holds is not what Layerwise writes \(.*\); see who .*", line
     )
+    sql(published, "DELETE FROM tags WHERE key = 'layerwise.run_key'")
+    assert "ok    studies    none is finished yet" in looked(published, capsys)[1]
+
+
+def test_files_behind_a_server_are_not_missed(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server's database may be looked at as a file: what the server alone can read is said to be unread."""
+    sql(published, "UPDATE experiments SET artifact_location = 'mlflow-artifacts:/' || experiment_id")
+    sql(published, "UPDATE runs SET artifact_uri = 'mlflow-artifacts:/' || run_uuid")
+    status, lines = looked(published, capsys)
+    assert (status, [line for line in lines if not line.startswith("ok ")]) == (0, [])
+    assert "ok    studies    2 finished, 0 runs verified; files behind a server are not read" in lines
+    sql(published, "UPDATE runs SET lifecycle_stage = 'deleted' WHERE name = 'greedy seed 01' AND end_time = 1")
+    assert any("1 run missing (greedy seed 1)" in line for line in looked(published, capsys)[1])
 
 
 def test_a_root_that_was_moved_or_copied_is_told(

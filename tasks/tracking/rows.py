@@ -31,6 +31,7 @@ READY = 2
 
 STUDIES = """
 SELECT runs.run_uuid FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid
+JOIN tags keys ON keys.run_uuid = runs.run_uuid AND keys.key = ?
 JOIN experiments ON experiments.experiment_id = runs.experiment_id
 WHERE tags.key = ? AND tags.value = 'study' AND runs.status = 'FINISHED'
     AND runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
@@ -133,7 +134,8 @@ def verified(database: Path, seconds: float = math.inf) -> Verified:
     until = time.monotonic() + seconds
     with reading(database) as store:
         studies = [
-            Finished(run_id, dict(store.execute(TAGS, [run_id]))) for (run_id,) in store.execute(STUDIES, [KIND])
+            Finished(run_id, dict(store.execute(TAGS, [run_id])))
+            for (run_id,) in store.execute(STUDIES, [RUN_KEY, KIND])
         ]
         runs = ((study, found) for study in studies for found in _Tree(store, study).looked_at())
         done: list[tuple[Finished, _Found]] = []
@@ -180,9 +182,10 @@ class _Tree:
 
     def looked_at(self) -> Iterator[_Found]:
         """Each run, the study's first, and what is not as it was published; with the first what is missing at all."""
-        runs = {run.who: run for run in self._rows()}
+        rows = [*self._rows()]
+        runs = {run.who: run for run in rows}
         there = {who: (run.run_id, run.status) for who, run in runs.items()}
-        listed, unlisted = entries_of(self._manifest(runs), self.study.run_id)
+        listed, unlisted = self._listed(next((run.folder for run in rows if run.run_id == self.study.run_id), None))
         missing = [*faults_of_runs(self.study.tags, there), *unlisted]
         models = self._models()
         for who, run in runs.items():
@@ -202,13 +205,13 @@ class _Tree:
             by_run[run_id].append(tuple(model))
         return by_run
 
-    def _manifest(self, runs: Mapping[Identity, _Row]) -> bytes | None:
-        folder = next((run.folder for run in runs.values() if run.run_id == self.study.run_id), None)
-        content = None if folder is None else read_below(folder, MANIFEST)
-        vouched = content is not None and hashlib.sha256(content).hexdigest() == self.study.tags.get(
-            ARTIFACT + MANIFEST
-        )
-        return content if vouched else None
+    def _listed(self, folder: Path | None) -> tuple[dict[str, Any], list[Fault]]:
+        """What the manifest says of each run, and what is wrong with it; nothing where it lies behind a server."""
+        if folder is None:
+            return {}, []
+        content, digest = read_below(folder, MANIFEST), self.study.tags.get(ARTIFACT + MANIFEST)
+        vouched = content is not None and hashlib.sha256(content).hexdigest() == digest
+        return entries_of(content if vouched else None, self.study.run_id)
 
     def _held(self, run: _Row, models: Sequence[tuple[Any, ...]]) -> Held:
         latest = {name: float(value) for name, value in self._ask(LATEST, run.run_id)}
