@@ -141,12 +141,14 @@ def _database(root: Path, seconds: float) -> Iterator[Finding]:
     else:
         yield Finding("store", f"{store.path}, {size}, with a write-ahead log, made by this MLflow")
     yield from _leftovers(health.leftovers(store.path))
-    if problem := next(filter(None, (misplaced(*one, root) for one in rows.places(store.path))), ""):
-        words, _, remedy = problem.partition("; ")
+    astray = {name: why for name, place in rows.places(store.path) if (why := misplaced(name, place, root))}
+    for why in list(astray.values())[:1]:  # mostly it is the same of all
+        words, _, remedy = why.partition("; ")
         yield Finding("studies", words, remedy)
-        return
     with taken_as_ours(f"what {store.path} holds"):
-        yield from _published(rows.verified(store.path, seconds))
+        found = rows.verified(store.path, seconds, without=astray)
+    if found.num_studies or not astray:
+        yield from _published(found)
 
 
 def _server(root: Path, seconds: float) -> Iterator[Finding]:

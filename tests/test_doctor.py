@@ -478,7 +478,19 @@ def test_a_root_that_was_moved_or_copied_is_told(
         (line,) = [line for line in lines if not line.startswith("ok ")]
         assert status == 1
         assert re.fullmatch(kept + expected, line), line
+        assert not [line for line in lines if line.startswith("ok    studies")]
         shutil.rmtree(published / "mlruns", ignore_errors=True)
+    places = [str(other), str(published)]
+    sql(
+        other,
+        "UPDATE experiments SET artifact_location = replace(artifact_location, ?2, ?1) WHERE name = 'done'",
+        *places,
+    )
+    sql(other, "UPDATE runs SET artifact_uri = replace(artifact_uri, ?2, ?1)", *places)
+    sql(other, "UPDATE logged_models SET artifact_location = replace(artifact_location, ?2, ?1)", *places)
+    lines = looked(other, capsys)[1]
+    assert len([line for line in lines if line.startswith("look  studies    the artifacts of 'small'")]) == 1
+    assert [line for line in lines if line.startswith("ok    studies    2 finished, 8 runs verified")]
 
 
 def test_time_bounds_which_studies_are_verified(

@@ -11,7 +11,7 @@ import math
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from urllib.request import url2pathname
 
 from tasks.bounded import read_below
 from tasks.tracking.held import MANIFEST, Fault, Finished, Held, HeldModel, Verified, entries_of, faults_of_runs, key_of
-from tasks.tracking.tags import ARM, ARTIFACT, KIND, RUN_KEY, SEED, Identity
+from tasks.tracking.tags import ARM, ARTIFACT, KIND, RUN_KEY, SEED, STUDY, Identity
 
 SECONDS = 5.0
 """How long to wait for a writer to let go of the store."""
@@ -43,6 +43,7 @@ SELECT DISTINCT experiments.name, experiments.artifact_location FROM tags JOIN r
 JOIN experiments ON experiments.experiment_id = runs.experiment_id
 WHERE tags.key = ? AND tags.value = 'study' AND runs.lifecycle_stage = 'active'
     AND experiments.lifecycle_stage = 'active'
+ORDER BY experiments.name
 """
 
 RUNS = """
@@ -120,12 +121,13 @@ def places(database: Path) -> list[tuple[str, Path]]:
     return [(name, place) for name, place in found if place is not None]
 
 
-def verified(database: Path, seconds: float = math.inf) -> Verified:
+def verified(database: Path, seconds: float = math.inf, *, without: Collection[str] = ()) -> Verified:
     """Compare the finished studies of a store with what was published, the newest first.
 
     Args:
         database: its file.
         seconds: for how long; however long it takes, where left out.
+        without: studies that are left out, by name.
 
     Raises:
         sqlite3.Error: if it cannot be read.
@@ -133,10 +135,9 @@ def verified(database: Path, seconds: float = math.inf) -> Verified:
     """
     until = time.monotonic() + seconds
     with reading(database) as store:
-        studies = [
-            Finished(run_id, dict(store.execute(TAGS, [run_id])))
-            for (run_id,) in store.execute(STUDIES, [RUN_KEY, KIND])
-        ]
+        ids = store.execute(STUDIES, [RUN_KEY, KIND]).fetchall()
+        all_studies = [Finished(run_id, dict(store.execute(TAGS, [run_id]))) for (run_id,) in ids]
+        studies = [study for study in all_studies if study.tags.get(STUDY) not in without]
         runs = ((study, found) for study in studies for found in _Tree(store, study).looked_at())
         done: list[tuple[Finished, _Found]] = []
         while (in_time := time.monotonic() <= until) and (one := next(runs, None)) is not None:
