@@ -2,12 +2,15 @@
 
 Results are a cache: what is removed is computed again when it is wanted. Still nothing is removed that a run in
 progress may be using, and what a run that was not finished might go on from is told from what only deleted runs used.
+Damaged results are found by reading every one.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +21,10 @@ from flows.launching import Unanswered, unusable
 from flows.locks import Busy, alone_with_results
 from flows.printing import BUSY, DONE, FAILED, Terminal, refuse, say
 from layerwise.sizes import in_words
-from tasks.records import File, Folder, listed
+from tasks.records import File, Folder, damaged, listed
+
+LONG = 1_000_000_000
+"""Bytes of results from which on reading them all takes so long that it is said."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def clean_command(wanted: Wanted, root: Path, *, really: bool) -> int:
     console = Terminal()
     folder = environment.results_folder(root)
     if not folder.is_dir():
-        say(f"There are no results in {folder}.", console)
+        say(f"There are no results in {folder}.{_room(root, results=0)}", console)
         return DONE
     try:
         with alone_with_results(root):
@@ -59,13 +65,15 @@ def clean_command(wanted: Wanted, root: Path, *, really: bool) -> int:
 
 
 def _clean(found: Folder, wanted: Wanted, root: Path, console: Console, *, really: bool) -> int:
-    say(f"{_said(found.results, 'result')} in {environment.results_folder(root)}", console)
-    chosen = _chosen(found, wanted, root)
+    size = sum(file.size for file in found.results)
+    long = "; each is read now, to find damaged ones" if size > LONG else ""
+    say(f"{_said(found.results, 'result')} in {environment.results_folder(root)}{long}", console)
+    chosen = _chosen(found, wanted, root, console)
     for why, files in chosen.items():
         say(f"  {_said(files, 'file')} {why}", console)
     going = {file.path: file for files in chosen.values() for file in files}
     if not going:
-        say("Nothing to remove.", console)
+        say(f"Nothing to remove.{_room(root, results=0 if wanted.older_than == 0 else size)}", console)
         return DONE
     if not really:
         say(f"To remove {_said(going.values(), 'file')}: the same with --yes.", console)
@@ -77,33 +85,61 @@ def _clean(found: Folder, wanted: Wanted, root: Path, console: Console, *, reall
     return FAILED if kept else DONE
 
 
-def _chosen(found: Folder, wanted: Wanted, root: Path) -> dict[str, list[File]]:
+def _chosen(found: Folder, wanted: Wanted, root: Path, console: Console) -> dict[str, list[File]]:
     """Why -> the files that go for it."""
-    useless = {"that were damaged, and set aside": [*found.damaged], "that were never finished": [*found.unfinished]}
+    useless = {
+        "that are damaged, or none of ours": damaged(found.results)[1],
+        "that were damaged, and set aside": [*found.damaged],
+        "that were never finished": [*found.unfinished],
+    }
     chosen = {why: files for why, files in useless.items() if files}
     if wanted.older_than is not None:
         before = time.time() - wanted.older_than
         old = [file for file in found.results if file.written < before]
         chosen[f"older than {wanted.older_in_words}"] = old
     if wanted.of_deleted:
-        unused = _of_deleted(root)
-        chosen["that only deleted runs used"] = [file for file in found.results if file.path.name in unused]
+        chosen["that only deleted runs used"] = _of_deleted(found, root, console)
     return chosen
 
 
-def _of_deleted(root: Path) -> set[str]:
-    """The digests of results that deleted runs used, and no other."""
+def _of_deleted(found: Folder, root: Path, console: Console) -> list[File]:
+    """The results that deleted runs used, and no other; of what was deleted by half it is said that it stays."""
     from tasks.tracking.store import TrackingError, is_new, open_store
 
     if is_new(root):
-        return set()
+        return []
     environment.prepare(root)
     try:
         from tasks.tracking.ledgers import only_of_deleted
 
-        return only_of_deleted(open_store(root))
+        unused = only_of_deleted(open_store(root))
     except TrackingError as error:
         raise unusable(error) from None
+    for study, many in sorted(unused.partly.items()):
+        left = f"{many} run{'s' * (many != 1)} of its arms and seeds {'are' if many != 1 else 'is'} not"
+        say(f"  {study}: its study run is deleted, {left}; delete these too, or what they used stays", console)
+    return [file for file in found.results if file.path.name in unused.digests]
+
+
+def _room(root: Path, *, results: int) -> str:
+    """What else takes room, for whoever needs some; nothing where there is nothing.
+
+    Args:
+        root: whose files.
+        results: how many bytes of results there are that could go.
+    """
+    said = [f"results {in_words(results)} (--older-than 0h takes them all)"] if results else []
+    for what, folder in (("runs", root / "mlruns"), ("Prefect's", environment.prefect_home(root))):
+        if size := sum(_sizes(folder)):
+            said.append(f"{what} {in_words(size)} in {folder}")
+    return f" What takes room: {', '.join(said)}." if said else ""
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it is gone by now
+                yield (Path(place) / name).lstat().st_size
 
 
 def _said(files: Iterable[File], what: str) -> str:

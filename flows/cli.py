@@ -317,9 +317,12 @@ def accept(run: str) -> None:
 
 @cli.command()
 @click.option("--fix", is_flag=True, help="Close runs of dead processes, and remove what they left half-made.")
-@click.option("--all", "thorough", is_flag=True, help="Verify every stored result, however long it takes.")
+@click.option("--all", "thorough", is_flag=True, help="Verify everything that is stored, however long it takes.")
 def doctor(fix: bool, thorough: bool) -> None:
-    """Look at this folder's runs, results and surroundings; exit with 1 if something needs attention."""
+    """Look at this folder's runs, results and surroundings; exit with 1 if something needs attention.
+
+    That is a line that begins with `look`. One that begins with `note` holds nothing up, and exits with 0.
+    """
     from flows.doctor import doctor_command
 
     sys.exit(doctor_command(environment.root(), fix=fix, thorough=thorough))
@@ -332,7 +335,7 @@ def doctor(fix: bool, thorough: bool) -> None:
 def clean(older_than: str | None, of_deleted: bool, yes: bool) -> None:
     """Count, or remove, stored results that nobody needs any more: damaged and unfinished ones, and those asked for.
 
-    Runs are never touched. A result that is wanted again is computed again.
+    Every result is read, to find damaged ones. Runs are never touched. A result that is wanted again is computed again.
     """
     from flows.cleaning import Wanted, clean_command
 

@@ -303,7 +303,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
     from layerwise import answers
     from layerwise.growing import as_grown
     from layerwise.ledger import Ledger
-    from tasks.tracking.runs import REPEAT, SEEDS, arms_and_seeds
+    from tasks.tracking.tags import REPEAT, SEEDS, arms_and_seeds
 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
     seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds

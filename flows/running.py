@@ -124,8 +124,8 @@ def _finished(study: Study, repeat: str, root: Path, console: Console) -> Answer
     """The answer of a study whose run is finished and whole; nothing else happens then."""
     from tasks.tracking.answers import finished_study_run, stored_answer
     from tasks.tracking.manifest import set_aside_changed
-    from tasks.tracking.runs import arms_and_seeds
     from tasks.tracking.store import TrackerAway, TrackingError, failures_in_one_line
+    from tasks.tracking.tags import arms_and_seeds
 
     try:
         client = _opened_store(root)

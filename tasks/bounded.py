@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from layerwise.sizes import in_words, machine_bytes
 
@@ -38,3 +38,13 @@ def read(file: Path, *, links: bool) -> bytes:
         if found.st_size > machine_bytes() // SHARE:
             raise OSError(errno.EFBIG, f"{in_words(found.st_size)}, too much for this machine", str(file))
         return stream.read(found.st_size)
+
+
+def read_below(folder: Path, path: str) -> bytes | None:
+    """A file's content; None where it is not there, cannot be read, or its name would lead out of the folder."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        return None
+    try:
+        return read(folder / path, links=True)
+    except (OSError, ValueError):
+        return None

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tasks import bounded
 
 MAGIC = b"layerwise result 1"
 
@@ -55,6 +59,26 @@ def listed(folder: Path) -> Folder:
     return Folder(*map(tuple, newest_first))
 
 
+def damaged(files: Sequence[File], seconds: float = math.inf) -> tuple[int, list[File]]:
+    """How many results were verified, and which of these are no sound records. It reads every one.
+
+    Args:
+        files: of the results.
+        seconds: for how long; the others are then left.
+    """
+    until, found = time.monotonic() + seconds, []
+    for number, file in enumerate(files):
+        if time.monotonic() > until:
+            return number, found
+        try:
+            opened(bounded.read(file.path, links=False), file.path.name)
+        except FileNotFoundError:  # a clean is under way
+            continue
+        except (OSError, ValueError):
+            found.append(file)
+    return len(files), found
+
+
 def _files_in(folder: Path) -> Iterator[File]:
     try:
         with os.scandir(folder) as entries:
@@ -62,7 +86,7 @@ def _files_in(folder: Path) -> Iterator[File]:
                 if entry.is_file(follow_symlinks=False):
                     stat = entry.stat(follow_symlinks=False)
                     yield File(Path(entry.path), stat.st_size, stat.st_mtime)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment
+from flows import cleaning, environment
 from flows.cleaning import Wanted, clean_command
 from flows.locks import alone_with_results, claim, using_results
 from tests.test_cli import and_modules, refusal
@@ -60,7 +60,49 @@ def test_what_can_go_goes_if_that_is_said(full: Path, capsys: pytest.CaptureFixt
     assert clean_command(Wanted(15 * DAY, "15d"), full, really=True) == 0
     assert names(full) == {"aa"}
     assert clean_command(Wanted(), full, really=True) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "Nothing to remove."
+    size = environment.results_folder(full).joinpath("aa").stat().st_size
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"Nothing to remove. What takes room: results {size} bytes (--older-than 0h takes them all)."
+    )
+
+
+def test_damaged_results_are_found_and_go(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every result is read: one of which a byte is flipped, and one of another name, go with `--yes`."""
+    folder = environment.results_folder(full)
+    flipped = bytearray((folder / "aa").read_bytes())
+    flipped[-3] ^= 1
+    (folder / "aa").write_bytes(flipped)
+    write_result(full, "ff", stored_as="gg")
+    assert clean_command(Wanted(), full, really=False) == 0
+    assert "  2 files (342 bytes) that are damaged, or none of ours" in capsys.readouterr().out.splitlines()
+    assert clean_command(Wanted(30 * DAY, "30d"), full, really=True) == 0
+    assert names(full) == {"cc"}
+
+
+def test_nothing_to_remove_says_what_takes_room(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who needs room learns what has it: runs, Prefect's files, and results, with the option that takes them."""
+    for name in (".dd.damaged", ".ee.0123"):
+        (environment.results_folder(full) / name).unlink()
+    for folder, size in ((full / "mlruns", 5000), (environment.prefect_home(full) / "deep", 7000)):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x" * size)
+    assert clean_command(Wanted(), full, really=True) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Nothing to remove. What takes room: results 513 bytes (--older-than 0h takes them all),"
+        f" runs 5 kB in {full}/mlruns, Prefect's 7 kB in {full}/.layerwise/prefect."
+    )
+
+
+def test_reading_a_lot_is_said_first(
+    full: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large folder it is said that it is read, for that takes a while."""
+    monkeypatch.setattr(cleaning, "LONG", 500)
+    assert clean_command(Wanted(), full, really=False) == 0
+    assert re.fullmatch(
+        r"3 results \(513 bytes\) in \S+; each is read now, to find damaged ones",
+        capsys.readouterr().out.splitlines()[0],
+    )
 
 
 def test_results_in_use_are_left_alone(full: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,16 +20,19 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from flows import doctor, environment
+from flows import checks, environment
 from flows.doctor import doctor_command
 from flows.locks import claim, using_results
 from tasks import records
-from tasks.tracking import health
+from tasks.tracking import health, rows
 from tasks.tracking import store as tracking_store
-from tasks.tracking.runs import OWNER, open_runs
-from tasks.tracking.store import database_path, open_store
+from tasks.tracking.publishing import Publisher
+from tasks.tracking.runs import close_runs, open_runs
+from tasks.tracking.store import artifact_root, database_path, open_store
+from tasks.tracking.tags import OWNER
 from tests.studies import small
 from tests.test_cli import and_modules
+from tests.tracking.test_answers import publish
 
 DEAD = f"{socket.gethostname()}/1/0"
 """A process of this machine that began at no time."""
@@ -50,14 +54,16 @@ def sick(root: Path, stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root as a run leaves it: folders, two results, a store; versions as a lock has them."""
     before = dict(os.environ)
     environment.prepare(root)
-    database_path(root).parent.mkdir()
+    artifact_root(root).mkdir(parents=True)
     shutil.copy(stored, database_path(root))
+    places = [str(database_path(root).parent), str(stored.parent)]
+    sql(root, "UPDATE experiments SET artifact_location = replace(artifact_location, ?2, ?1)", *places)
     for name in ("aa", "bb"):
         write_result(root, name)
     lock = root / "requirements.lock"
     lock.write_text(f"pytest=={pytest.__version__} \\\n    --hash=sha256:0\nno-such-thing==1 ; sys_platform == 'x'\n")
-    monkeypatch.setattr(doctor, "LOCK", lock)
-    monkeypatch.setattr(doctor, "LEAST_DISK", 1)
+    monkeypatch.setattr(checks, "LOCK", lock)
+    monkeypatch.setattr(checks, "LEAST_DISK", 1)
     for name in set(os.environ) - set(before):
         monkeypatch.delenv(name)
     return root
@@ -140,7 +146,7 @@ def with_model(root: Path, of_run: str, status: int, *, ours: bool = True) -> No
 
 def no_log(root: Path) -> str:
     sql(root, "PRAGMA journal_mode=DELETE")
-    return r"look  store      \S+mlflow.db has no write-ahead log; the next `layerwise run` switches it on"
+    return r"note  store      \S+mlflow.db, \S+ kB, has no write-ahead log; the next `layerwise run` switches it on"
 
 
 def newer(root: Path) -> str:
@@ -165,12 +171,12 @@ def flipped(root: Path) -> str:
     content = bytearray(file.read_bytes())
     content[-3] ^= 1  # inside of the result: the record is still one, but for its checksum
     file.write_bytes(content)
-    return r"look  results    1 of 3 that were verified are damaged or not ours, in \S+: cc; the next run that wants"
+    return r"look  results    1 of 3 that were verified is damaged or not ours, in \S+: cc; `layerwise clean --yes` "
 
 
 def foreign(root: Path) -> str:
     write_result(root, "cc", stored_as="dd")
-    return r"look  results    1 of 3 that were verified are damaged or not ours, in \S+: cc; "
+    return r"look  results    1 of 3 that were verified is damaged or not ours, in \S+: cc; "
 
 
 def left_behind(root: Path) -> str:
@@ -179,7 +185,7 @@ def left_behind(root: Path) -> str:
     for name, age in ((".bb.0123", 100), (".cc.0123", 1)):
         (folder / name).touch()
         os.utime(folder / name, (time.time() - age,) * 2)
-    return r"look  results    1 set aside as damaged, 1 never finished; `layerwise clean --yes` removes them"
+    return r"note  results    1 set aside as damaged, 1 never finished; `layerwise clean --yes` removes them"
 
 
 def open_folder(root: Path) -> str:
@@ -190,7 +196,7 @@ def open_folder(root: Path) -> str:
 def stale_lock(root: Path) -> str:
     (environment.locks_folder(root) / "abc.holder").write_text(json.dumps({"pid": 2**22 + 1, "since": "then"}))
     return (
-        r"look  locks      1 left by processes that have ended, which hold nothing up; `layerwise doctor --fix` removes"
+        r"note  locks      1 left by processes that have ended, which hold nothing up; `layerwise doctor --fix` removes"
     )
 
 
@@ -202,23 +208,322 @@ def other_version(root: Path) -> str:
     )
 
 
+def folder_for_database(root: Path) -> str:
+    for file in database_path(root).parent.glob("mlflow.db*"):
+        file.unlink()
+    database_path(root).mkdir()
+    return r"look  store      \S+mlflow.db is a folder, not the file of a database; move it away, and a new one is made"
+
+
+def damaged_page(root: Path) -> str:
+    spoil_page(database_path(root), "params")
+    return (
+        r"look  store      \S+mlflow.db is damaged \(.*[Pp]age \d+.*\); put a copy in its place, or move it away with"
+        r" its -wal and -shm files and run again"
+    )
+
+
+def damaged_page_of_prefect(root: Path) -> str:
+    file = environment.prefect_home(root) / "prefect.db"
+    with closing(sqlite3.connect(file)) as made:
+        made.execute("CREATE TABLE flow_run (id)")
+    spoil_page(file, "flow_run")
+    return (
+        r"look  prefect    \S+/prefect/prefect.db is damaged \(.*[Pp]age \d+.*\); move it away with its -wal and -shm"
+        r" files: a new one is made"
+    )
+
+
+def spoil_page(file: Path, table: str) -> None:
+    """Overwrite the first page of a table."""
+    with closing(sqlite3.connect(file)) as made:
+        made.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = made.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", [table]).fetchone()
+        (size,) = made.execute("PRAGMA page_size").fetchone()
+    with file.open("r+b") as stream:
+        stream.seek((page - 1) * size)
+        stream.write(b"\xff" * size)
+
+
 ILLNESSES = [
-    orphans, half_made, no_log, newer, older, no_database, flipped, foreign, left_behind, open_folder, stale_lock,
-    other_version,
+    orphans, half_made, newer, older, no_database, folder_for_database, damaged_page, damaged_page_of_prefect, flipped,
+    foreign, open_folder, other_version,
 ]  # fmt: skip
 
+TRIFLES = [no_log, left_behind, stale_lock]
 
-@pytest.mark.parametrize("illness", ILLNESSES)
+
+@pytest.mark.parametrize("illness", [*ILLNESSES, *TRIFLES])
 def test_what_is_wrong_has_a_line_with_a_remedy(
     sick: Path, capsys: pytest.CaptureFixture[str], illness: Callable[[Path], str]
 ) -> None:
-    """Each illness makes the exit status 1, and is told in a line of its own; the others stay ok."""
+    """Each illness makes the exit status 1, and a trifle does not; either is told in a line, and the others stay ok."""
     expected = illness(sick)
     status, lines = looked(sick, capsys)
-    assert status == 1
+    assert status == (illness in ILLNESSES)
     (line,) = [line for line in lines if not line.startswith("ok ")]
 
     assert re.match(expected, line), line
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mlruns", "mlruns/artifacts", ".layerwise", ".layerwise/locks", ".layerwise/prefect", ".layerwise/results"],
+)
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Whichever folder it is, the file is named; it is left alone, and nothing is made."""
+    file = tmp_path / name
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.touch()
+    status, lines = looked(tmp_path, capsys)
+    assert status == 1
+    assert f"look  folders    {file} is no folder, and has to be one; move it away" in lines
+    assert [line for line in lines if line.startswith("look ") and f" {file} " not in line] == []
+    assert [made for made in tmp_path.rglob("*") if made.is_file()] == [file]
+
+
+def test_a_root_in_which_nothing_can_run_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file, a name below which no database can be, and a folder that takes no files: each has its line."""
+    file, odd, closed = tmp_path / "file", tmp_path / "odd?name", tmp_path / "closed"
+    file.touch()
+    odd.mkdir()
+    closed.mkdir()
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: place != closed and allowed(place, mode))
+    no_folder = f"look  folders    {file} is no folder, and has to be one; name a folder in LAYERWISE_ROOT"
+    no_name = (
+        f"look  store      {database_path(odd)} cannot be a tracking store: SQLAlchemy takes what follows a '?' for"
+        " settings; set LAYERWISE_ROOT to a folder without one, or rename it."
+    )
+    no_way_in = (
+        f"look  folders    {closed} cannot be written to; run in a folder of your own, or name one in LAYERWISE_ROOT"
+    )
+    for root, expected in ((file, no_folder), (file / "x", no_folder), (odd, no_name), (closed, no_way_in)):
+        status, lines = looked(root, capsys)
+        assert (status, [line for line in lines if line.startswith("look ")]) == (1, [expected])
+
+
+def test_folders_that_others_own_or_that_take_nothing_are_told(
+    sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of folders that cannot be written to the uppermost are named; a run refuses those of other users."""
+    monkeypatch.setattr(os, "access", lambda place, _: not Path(place).is_relative_to(sick))
+    remedy = "run in a folder of your own, or name one in LAYERWISE_ROOT"
+    (environment.prefect_home(sick) / "prefect.db").touch()
+    status, lines = looked(sick, capsys)
+    assert status == 1
+    assert [line for line in lines if not line.startswith("ok ")] == [
+        f"look  folders    {sick}/.layerwise and {sick}/mlruns cannot be written to; {remedy}",
+        f"look  store      {database_path(sick)} is not writable; runs are tracked there: change its permissions, or"
+        " set LAYERWISE_ROOT to another place.",
+        f"note  prefect    {sick}/.layerwise/prefect/prefect.db is not looked at: nothing can be written beside it",
+    ]
+    monkeypatch.undo()
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    status, lines = looked(sick, capsys)
+    assert status == 1
+    assert f"look  folders    {sick}/.layerwise belongs to another user (id {own}, not {own + 1}); {remedy}" in lines
+
+
+def test_a_root_that_is_not_there_is_said_and_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a slip of the pen, or the first run's to make; nothing is said of folders that are not there."""
+    root = tmp_path / "none"
+    lines = looked(root, capsys)[1]
+    assert lines[0] == f"note  folders    there is no {root} yet; the first run makes it"
+    assert "open to its owner" not in "\n".join(lines)
+    assert not root.exists()
+    database_path(root).parent.mkdir(parents=True)
+    database_path(root).touch()
+    assert looked(root, capsys)[1][:2] == [
+        f"ok    folders    there is no {root}/.layerwise yet; the first run makes it",
+        f"ok    store      nothing is tracked yet: {database_path(root)} is empty",
+    ]
+
+
+def test_what_cannot_be_read_is_a_line_as_well(
+    sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that fails, and a database that somebody holds, end no check but their own, without a traceback."""
+
+    def failing(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    def locked(_: Path) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(checks, "listed", failing)
+    monkeypatch.setattr(health, "leftovers", locked)
+    status, lines = looked(sick, capsys)
+    assert status == 1
+    assert [line for line in lines if not line.startswith("ok ")] == [
+        "look  store      the database cannot be read (database is locked); close what holds it",
+        f"look  results    {environment.results_folder(sick)} cannot be read (Permission denied); mend that",
+    ]
+    assert lines[-1].startswith("ok    disk")
+
+
+# --- what was published -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(sick: Path) -> Iterator[Path]:
+    """A root with a finished study and a finished repeat of it, beside one that is being worked on."""
+    study, client = small(name="done", seeds=2), open_store(sick)
+    for repeat, ended in (("", 1), ("again", 2)):
+        key = study.digest(repeat or "first")
+        tree = open_runs(client, study, run_key=key, repeat=repeat, seeds=range(2), provenance={}, root=sick)
+        publish(Publisher(client, tree), tree)
+        close_runs(client, tree, end_time=ended)
+    yield sick
+    client._tracking_client.store.engine.dispose()
+
+
+def files_of(root: Path, pattern: str) -> list[Path]:
+    """Files below the artifacts, by when they were written."""
+    return sorted(artifact_root(root).rglob(pattern), key=lambda file: file.stat().st_mtime_ns)
+
+
+def flipped_model(root: Path) -> str:
+    file = files_of(root, "model.keras")[0]
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    return r"done is .*: 1 file changed \(greedy seed \d: depth-03/.*\); `layerwise run done` mends it, with the file"
+
+
+def lost_model(root: Path) -> str:
+    files_of(root, "model.keras")[-1].unlink()
+    return r"done:again is .*: 1 file changed \(greedy seed .*\); `layerwise run done --repeat again` mends it, "
+
+
+def lost_table(root: Path) -> str:
+    files_of(root, "results.csv")[0].unlink()
+    return r"done is not as it was published: 1 file missing \(study: results\.csv\); `layerwise run done` mends it"
+
+
+def lost_manifest(root: Path) -> str:
+    files_of(root, "manifest.json")[0].unlink()
+    return r"done is not as it was published: 1 file missing \(study: manifest\.json\); "
+
+
+def deleted_run(root: Path) -> str:
+    sql(root, "UPDATE runs SET lifecycle_stage = 'deleted' WHERE name = 'greedy seed 01' AND end_time = 1")
+    return r"done is not as it was published: 1 run missing \(greedy seed 1\); "
+
+
+def changed_metric(root: Path) -> str:
+    sql(
+        root,
+        "UPDATE metrics SET value = value + 1e-9 WHERE step = 1 AND value > 1"
+        " AND run_uuid IN (SELECT run_uuid FROM runs WHERE end_time = 2)",
+    )
+    return r"done:again is not as it was published: 1 metric changed \(greedy seed 1: test_accuracy\); "
+
+
+@pytest.mark.parametrize("loss", [flipped_model, lost_model, lost_table, lost_manifest, deleted_run, changed_metric])
+def test_a_study_that_is_not_as_it_was_published_is_told(
+    published: Path, capsys: pytest.CaptureFixture[str], loss: Callable[[Path], str]
+) -> None:
+    """Whatever was lost or changed of a finished study is named, with the command that mends it."""
+    status, lines = looked(published, capsys)
+    assert (status, [line for line in lines if not line.startswith("ok ")]) == (0, [])
+    assert "ok    studies    2 finished, 8 runs verified, as they were published" in lines
+    expected = loss(published)
+    status, lines = looked(published, capsys)
+    assert status == 1
+    (line,) = [line for line in lines if not line.startswith("ok ")]
+    assert re.match("look  studies    " + expected, line), line
+
+
+def test_a_manifest_that_lies_is_a_line_as_well(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever may write to a store can vouch for anything; what is none of ours is said, without a traceback."""
+    content = b'{"runs": {"study": 3}}'
+    files_of(published, "manifest.json")[-1].write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    sql(published, "UPDATE tags SET value = ? WHERE key = 'layerwise.artifact.manifest.json'", digest)
+    status, lines = looked(published, capsys)
+    assert status == 1
+    (line,) = [line for line in lines if not line.startswith("ok ")]
+    assert re.fullmatch(
+        r"look  store      what \S+mlflow.db holds is not what Layerwise writes \(.*\); see who .*", line
+    )
+    sql(published, "DELETE FROM tags WHERE key = 'layerwise.run_key'")
+    assert "ok    studies    none is finished yet" in looked(published, capsys)[1]
+
+
+def test_files_behind_a_server_are_not_missed(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server's database may be looked at as a file: what the server alone can read is said to be unread."""
+    sql(published, "UPDATE experiments SET artifact_location = 'mlflow-artifacts:/' || experiment_id")
+    sql(published, "UPDATE runs SET artifact_uri = 'mlflow-artifacts:/' || run_uuid")
+    status, lines = looked(published, capsys)
+    assert (status, [line for line in lines if not line.startswith("ok ")]) == (0, [])
+    assert "ok    studies    2 finished, 0 runs verified; files behind a server are not read" in lines
+    sql(published, "UPDATE runs SET lifecycle_stage = 'deleted' WHERE name = 'greedy seed 01' AND end_time = 1")
+    assert any("1 run missing (greedy seed 1)" in line for line in looked(published, capsys)[1])
+
+
+def test_a_root_that_was_moved_or_copied_is_told(
+    published: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow keeps absolute places: where the artifacts are is said once, as a run says it, and nothing verified."""
+    other = tmp_path_factory.mktemp("other") / "copy"
+    shutil.copytree(published, other)
+    kept = rf"look  studies    the artifacts of 'done' are kept in {artifact_root(published)}/done, "
+    for expected in (
+        rf"outside {other}: this folder was copied from there; run there, or set {other}/mlruns aside for a new .*",
+        rf"which is gone; if it was moved, move it back or leave a link there; else set {other}/mlruns aside .*",
+    ):
+        status, lines = looked(other, capsys)
+        (line,) = [line for line in lines if not line.startswith("ok ")]
+        assert status == 1
+        assert re.fullmatch(kept + expected, line), line
+        assert not [line for line in lines if line.startswith("ok    studies")]
+        shutil.rmtree(published / "mlruns", ignore_errors=True)
+    places = [str(other), str(published)]
+    sql(
+        other,
+        "UPDATE experiments SET artifact_location = replace(artifact_location, ?2, ?1) WHERE name = 'done'",
+        *places,
+    )
+    sql(other, "UPDATE runs SET artifact_uri = replace(artifact_uri, ?2, ?1)", *places)
+    sql(other, "UPDATE logged_models SET artifact_location = replace(artifact_location, ?2, ?1)", *places)
+    lines = looked(other, capsys)[1]
+    assert len([line for line in lines if line.startswith("look  studies    the artifacts of 'small'")]) == 1
+    assert [line for line in lines if line.startswith("ok    studies    2 finished, 8 runs verified")]
+
+
+def test_time_bounds_which_studies_are_verified(
+    published: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest are verified first, and it is said how many; `--all` verifies every one, and all pages."""
+    flipped_model(published)
+    monkeypatch.setattr(checks, "VERIFYING_SECONDS", -1.0)
+    status, lines = looked(published, capsys)
+    assert status == 0
+    assert "ok    studies    2 finished, the newest 0 of 8 runs verified (--all: every one)" in lines
+    assert ", not all of its pages verified (--all: every one), with a write-ahead log" in lines[1]
+    assert looked(published, capsys, thorough=True)[0] == 1
+
+
+def test_studies_of_a_server_are_verified_if_all_is_wanted(
+    published: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server holds is asked of it, which takes a while; without `--all` it is said that it is not."""
+    flipped_model(published)
+    client = open_store(published)
+    monkeypatch.setattr(checks, "open_store", lambda _: client)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    status, lines = looked(published, capsys)
+    answers = "ok    store      the server that MLFLOW_TRACKING_URI names answers"
+    assert (status, f"{answers}; its runs are not looked at (--all)" in lines) == (0, True)
+    status, lines = looked(published, capsys, thorough=True)
+    assert (status, answers in lines) == (1, True)
+    assert [line[:49] for line in lines if " studies " in line] == [
+        "look  studies    done is not as it was published:",
+        "ok    studies    2 finished, 8 runs verified",
+    ]
+    client._tracking_client.store.engine.dispose()
 
 
 def test_what_is_no_illness_is_left_alone(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +534,7 @@ def test_what_is_no_illness_is_left_alone(sick: Path, capsys: pytest.CaptureFixt
     sql(sick, "UPDATE tags SET value = 'elsewhere/1/2' WHERE key = ?", OWNER)
     status, lines = looked(sick, capsys)
     assert status == 0
-    assert "ok    runs       RUNNING on another machine, or nobody's: small (4); no telling from here" in lines
+    assert "note  runs       RUNNING on another machine, or nobody's: small (4); no telling from here" in lines
     with claim(sick, "abc"):
         status, lines = looked(sick, capsys)
     assert status == 0
@@ -240,13 +545,13 @@ def test_too_little_disk_and_telemetry_are_told(
     sick: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is nearly full, and a switch that would not be set, need attention."""
-    monkeypatch.setattr(doctor, "LEAST_DISK", 2**62)
+    monkeypatch.setattr(checks, "LEAST_DISK", 2**62)
     monkeypatch.delitem(environment.SETTINGS, "MLFLOW_DISABLE_TELEMETRY")
     status, lines = looked(sick, capsys)
     assert status == 1
     bad = [line for line in lines if not line.startswith("ok ")]
     assert bad[0] == "look  telemetry  not switched off: MLFLOW_DISABLE_TELEMETRY; see flows/environment.py"
-    assert bad[1].endswith(f" free for {sick}; make room; `layerwise clean` shows what can go")
+    assert bad[1].endswith(f" free for {sick}; make room; `layerwise clean` shows what takes it")
 
 
 def test_a_server_that_does_not_answer_is_told(
@@ -270,7 +575,7 @@ def test_time_bounds_what_is_verified_unless_all_is_wanted(
     """The newest results are verified for a second; with `--all` every one is, and a damaged old one found."""
     flipped(sick)
     os.utime(environment.results_folder(sick) / "cc", (1, 1))
-    monkeypatch.setattr(doctor, "VERIFYING_SECONDS", -1.0)
+    monkeypatch.setattr(checks, "VERIFYING_SECONDS", -1.0)
     status, lines = looked(sick, capsys)
     assert status == 0
     assert "the newest 0 verified (--all: every one)" in "\n".join(lines)
@@ -328,9 +633,20 @@ def test_fix_mends_what_can_be_made_again(sick: Path, capsys: pytest.CaptureFixt
     assert [line for line in looked(sick, capsys, fix=True)[1] if line.startswith("fixed ")] == []
 
 
+def test_fix_writes_to_no_damaged_store(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writing could harm it more: what to do about it is said instead."""
+    orphans(sick)
+    damaged_page(sick)
+    before = database_path(sick).read_bytes()
+    status, lines = looked(sick, capsys, fix=True)
+    assert status == 1
+    assert re.fullmatch(r"layerwise: --fix: \S+mlflow.db is damaged \(.*\); put a copy in its place, or .*", lines[-1])
+    assert database_path(sick).read_bytes() == before
+
+
 def test_models_of_others_are_theirs(sick: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A model that somebody else has not finished, in the same store, is neither reported nor deleted."""
-    with_model(sick, "FINISHED", status=1, ours=False)
+    with_model(sick, "KILLED", status=1, ours=False)
     status, lines = looked(sick, capsys, fix=True)
     assert (status, [line for line in lines if " models " in line]) == (0, ["ok    models     none is left half-made"])
     with closing(sqlite3.connect(database_path(sick))) as store:
@@ -353,7 +669,7 @@ def test_a_store_that_somebody_holds_is_said_in_one_line(
         "layerwise: --fix: mending the store failed: (sqlite3.OperationalError) database is locked"
     )
     monkeypatch.undo()
-    monkeypatch.setattr(health, "SECONDS", 0.1)
+    monkeypatch.setattr(rows, "SECONDS", 0.1)
     monkeypatch.setattr(tracking_store, "BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(database_path(sick))) as holding:
         holding.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -380,13 +696,15 @@ def test_a_root_without_anything_is_well_and_stays_empty(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_root_with_a_store_is_looked_at_without_mlflow(sick: Path) -> None:
-    """The database is read as it stands, and read the same way as MLflow reads it."""
-    orphans(sick)
-    ended, loaded = and_modules(sick, "doctor")
+def test_a_root_with_a_store_is_looked_at_without_mlflow(published: Path) -> None:
+    """The database is read as it stands, and read the same way as MLflow reads it; so is what was published."""
+    orphans(published)
+    lost_table(published)
+    ended, loaded = and_modules(published, "doctor", "--all")
     assert (ended.status, ended.err, loaded) == (1, "", set())
-    client: MlflowClient = open_store(sick)
+    assert "done is not as it was published: 1 file missing (study: results.csv)" in ended.out
+    client: MlflowClient = open_store(published)
     (experiment,) = client.search_experiments(filter_string="name = 'small'")
     running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
-    assert set(health.leftovers(database_path(sick)).orphans) == {run.info.run_id for run in running}
+    assert set(health.leftovers(database_path(published)).orphans) == {run.info.run_id for run in running}
     client._tracking_client.store.engine.dispose()

@@ -17,7 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tasks.tracking.files import stored_file
-from tasks.tracking.manifest import Fault, check_tree, in_words
+from tasks.tracking.held import Fault, in_words
+from tasks.tracking.manifest import check_tree
 from tasks.tracking.registry import CHOSEN, DECLARED, REGISTERED, registered_version
 from tasks.tracking.runs import KIND, RUN_KEY, STUDY
 from tasks.tracking.store import require_artifacts_reached, taken_as_ours

@@ -17,9 +17,7 @@ from mlflow.utils.uri import is_local_uri
 from tasks import bounded, durable
 from tasks.scratch import scratch
 from tasks.tracking.store import TrackingError
-
-ARTIFACT = "layerwise.artifact."
-"""Prefix of tags that name an artifact's SHA-256; written after the file, such a tag vouches for it."""
+from tasks.tracking.tags import ARTIFACT
 
 
 def local_path(location: str | None) -> Path | None:
@@ -47,16 +45,6 @@ def require_inside(place: Path, store: str | None) -> Path:
             f" {store}; see who changed it."
         )
     return place
-
-
-def read_below(folder: Path, path: str) -> bytes | None:
-    """A file's content; None where it is not there, cannot be read, or its name would lead out of the folder."""
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        return None
-    try:
-        return bounded.read(folder / path, links=True)
-    except (OSError, ValueError):
-        return None
 
 
 def stored_file(client: MlflowClient, run: Run, path: str) -> bytes | None:
@@ -122,7 +110,7 @@ def _part(file: Path) -> Path:
 def _fetched(client: MlflowClient, run: Run, path: str) -> bytes | None:
     folder = local_path(run.info.artifact_uri)
     if folder is not None:
-        return read_below(folder, path)
+        return bounded.read_below(folder, path)
     try:
         with scratch() as folder:
             return bounded.read(Path(client.download_artifacts(run.info.run_id, path, str(folder))), links=False)

@@ -6,24 +6,17 @@ was found loads MLflow.
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks import owners
+from tasks.tracking.rows import READY, reading
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-SECONDS = 5.0
-"""How long to wait for a writer to let go of the store."""
-
-READY = 2
-"""The status of a model that is whole, as the database writes it."""
 
 RUNNING = """
 SELECT experiments.name, runs.run_uuid, coalesce(tags.value, '') FROM runs
@@ -64,9 +57,7 @@ def leftovers(database: Path) -> Leftovers:
     Raises:
         sqlite3.Error: if it cannot be read.
     """
-    # Not opened as read-only: SQLite would then leave its companion files behind.
-    with closing(sqlite3.connect(database, timeout=SECONDS)) as store:
-        store.execute("PRAGMA query_only = ON")
+    with reading(database) as store:
         running, models = store.execute(RUNNING).fetchall(), store.execute(UNFINISHED, (READY,)).fetchall()
     orphans = {run: study for study, run, owner in running if owners.is_gone(owner)}
     elsewhere = Counter(study for study, run, owner in running if run not in orphans and not owners.is_here(owner))

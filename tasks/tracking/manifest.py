@@ -7,44 +7,31 @@ changed in the database is noticed without a second copy of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import LoggedModel, Run, ViewType
 
-from tasks.tracking.files import ARTIFACT, local_path, read_below, stored_file
-from tasks.tracking.histories import History, histories
-from tasks.tracking.runs import (
-    DIGEST,
-    PAGE,
-    RUN_KEY,
-    STUDY_RUN,
-    Identity,
-    RunTree,
-    arms_and_seeds,
-    delete_run,
-    identity,
-    search_models,
-    tree_runs,
+from tasks.tracking.files import local_path, stored_file
+from tasks.tracking.held import (
+    MANIFEST,
+    Fault,
+    Finished,
+    Held,
+    HeldModel,
+    Verified,
+    digest_of,
+    entries_of,
+    faults_of_runs,
+    key_of,
 )
-from tasks.tracking.templates import DIGITS, ModelFolder
-
-MANIFEST = "manifest.json"
-"""The artifact of the study run that says what its runs hold."""
-
-FILES = "layerwise.files"
-"""The tag of a model that names the digests of its files."""
-
-Kind = Literal["run", "metric", "model", "file"]
-State = Literal["missing", "changed", "doubled", "open"]
-Series = Mapping[int, float]
-"""A metric: step -> value."""
+from tasks.tracking.histories import History, histories
+from tasks.tracking.runs import PAGE, RunTree, delete_run, identity, search_models, study_runs, tree_runs
+from tasks.tracking.tags import RUN_KEY, STUDY_RUN, Identity
 
 
 @dataclass
@@ -62,28 +49,6 @@ class Content:
     artifacts: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Something that is not as it was published.
-
-    Attributes:
-        run: the run, in words.
-        run_id: its id; none where there is no such run.
-        kind: what it is.
-        state: how it is found: missing, changed, a metric with two points at a step, or a run that is not FINISHED.
-        what: the metric, model or file; empty where it is the run itself.
-    """
-
-    run: str
-    run_id: str | None
-    kind: Kind
-    state: State
-    what: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.run}: {self.what}" if self.what else self.run
-
-
 def manifest(tree: RunTree, contents: Mapping[str, Content]) -> str:
     """The manifest's text: the same for the same study, whatever the ids of its runs are.
 
@@ -91,7 +56,7 @@ def manifest(tree: RunTree, contents: Mapping[str, Content]) -> str:
         tree: the runs.
         contents: run id -> what was published on it.
     """
-    runs = {_key(who): _entry(contents.get(run_id, Content())) for who, run_id in _members(tree)}
+    runs = {key_of(who): _entry(contents.get(run_id, Content())) for who, run_id in _members(tree)}
     return json.dumps({"runs": runs}, indent=0, sort_keys=True)
 
 
@@ -104,35 +69,46 @@ def check_tree(client: MlflowClient, study_run: Run, *, files: bool = True) -> l
         files: whether the files of models and artifacts are read, too. Those that only a server reaches are not.
     """
     runs = {identity(run): run for run in tree_runs(client, study_run.info.experiment_id, study_run.data.tags[RUN_KEY])}
-    listed = _listed(client, study_run)
-    faults = [*_faults_of_runs(study_run, runs), *(() if listed else [_of(study_run, "file", "missing", MANIFEST)])]
-    ids = [run.info.run_id for run in runs.values()]
-    models: dict[str, dict[str, LoggedModel]] = defaultdict(dict)
-    for model in search_models(client, study_run.info.experiment_id, ids):
-        models[model.source_run_id][model.name] = model
-    checked = [run for who, run in runs.items() if _key(who) in listed]
+    listed, unlisted = entries_of(stored_file(client, study_run, MANIFEST), study_run.info.run_id)
+    there = {who: (run.info.run_id, run.info.status) for who, run in runs.items()}
+    faults = [*faults_of_runs(study_run.data.tags, there), *unlisted]
+    models: dict[str, list[LoggedModel]] = defaultdict(list)
+    for model in search_models(client, study_run.info.experiment_id, [run_id for run_id, _ in there.values()]):
+        models[model.source_run_id].append(model)
+    checked = [run for who, run in runs.items() if key_of(who) in listed]
     for start in range(0, len(checked), PAGE):  # not all points of a large study at once
         some = checked[start : start + PAGE]
         points = histories(client, some)
         for run in some:
-            entry = listed[_key(identity(run))]
-            faults += _Checked(run, points[run.info.run_id], models[run.info.run_id], files=files).faults(entry)
+            held = _held(run, points[run.info.run_id], models[run.info.run_id])
+            faults += held.faults(listed[key_of(held.who)], files=files)
     return faults
 
 
-def in_words(faults: Iterable[Fault]) -> tuple[str, ...]:
-    """Faults by kind and state, with examples.
+def verified(client: MlflowClient) -> Verified:
+    """Compare every finished study of a store with what was published: :func:`tasks.tracking.rows.verified` of servers.
 
-    Example:
-        >>> in_words([Fault("greedy seed 3", "1d1d", "metric", "changed", "test_loss")])
-        ('1 metric changed (greedy seed 3: test_loss)',)
+    Args:
+        client: the store.
     """
-    ordered = sorted(faults, key=lambda one: (one.kind, one.state))
-    return tuple(
-        f"{len(same)} {kind if len(same) == 1 else f'{kind}s'} {state} ({_some([str(one) for one in same])})"
-        for (kind, state), group in groupby(ordered, key=lambda one: (one.kind, one.state))
-        for same in [list(group)]
+    finished = [run for run in study_runs(client, ViewType.ACTIVE_ONLY) if run.info.status == "FINISHED"]
+    finished.sort(key=lambda run: run.info.end_time or 0, reverse=True)
+    found = [(Finished(run.info.run_id, run.data.tags), check_tree(client, run)) for run in finished]
+    return Verified(
+        len(found),
+        sum(study.num_runs for study, _ in found),
+        sum(_num_verified(study, faults) for study, faults in found),
+        complete=True,
+        faults=[(study, faults) for study, faults in found if faults],
+        unreached=any(local_path(run.info.artifact_uri) is None for run in finished),
     )
+
+
+def _num_verified(study: Finished, faults: Iterable[Fault]) -> int:
+    """Without its manifest none of a study's runs can be; a run that is missing never is."""
+    missing = [fault for fault in faults if fault.state == "missing"]
+    unlisted = any((fault.run, fault.kind, fault.what) == ("study", "file", MANIFEST) for fault in missing)
+    return 0 if unlisted else study.num_runs - sum(fault.kind == "run" for fault in missing)
 
 
 def set_aside_changed(client: MlflowClient, faults: Iterable[Fault]) -> list[str]:
@@ -150,96 +126,33 @@ def set_aside_changed(client: MlflowClient, faults: Iterable[Fault]) -> list[str
 
 def damaged_files(model: LoggedModel) -> list[str]:
     """Files of a model that are missing or not as they were published, by relative path; none where nobody can tell."""
-    folder = local_path(model.artifact_location)
-    if folder is None:
-        return []
-    try:
-        listed = dict(json.loads(model.tags.get(FILES, "")))
-    except (TypeError, ValueError):  # whatever the files are like, nothing vouches for them
-        return ["MLmodel"]
-    content = {path: held for path in listed if (held := read_below(folder, path)) is not None}
-    ids = {"model_id": model.model_id, "run_id": model.source_run_id or "", "location": model.artifact_location}
-    found = ModelFolder.of_named(content, **ids).digests()
-    return sorted(path for path, digest in listed.items() if found.get(path) != digest)
+    return _held_model(model, set()).damaged_files(model.source_run_id or "")
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """One run and its models, to be compared with the manifest's entry."""
-
-    run: Run
-    points: History
-    models: Mapping[str, LoggedModel]
-    files: bool
-
-    def faults(self, entry: Mapping[str, Any]) -> Iterator[Fault]:
-        held: dict[str, Series] = {}
-        for name, (steps, digest) in entry["metrics"].items():
-            held[name] = series = self._series(name)
-            if not set(steps) <= set(series):
-                yield _of(self.run, "metric", "missing", name)
-            elif _digest({step: series[step] for step in steps}) != digest or not self._latest_is(name, series):
-                yield _of(self.run, "metric", "changed", name)
-            elif len([point for point in self.points[name] if point.step in steps]) > len(steps):
-                yield _of(self.run, "metric", "doubled", name)
-        for name, listed in entry["models"].items():
-            yield from self._faults_of_model(name, tuple(listed), held)
-        for path in entry["artifacts"] if self.files else ():
-            yield from self._faults_of_artifact(path)
-
-    def _series(self, name: str) -> Series:
-        return {point.step: point.value for point in self.points.get(name, ())}
-
-    def _latest_is(self, name: str, series: Series) -> bool:
-        """Whether the value that tables and searches see is that of the last step."""
-        return self.run.data.metrics[name] == series[max(series)]
-
-    def _faults_of_model(self, name: str, listed: tuple[str, int], held: Mapping[str, Series]) -> Iterator[Fault]:
-        model = self.models.get(name)
-        if model is None or model.status != "READY":
-            yield _of(self.run, "model", "missing", name)
-            return
-        linked = [metric for metric in model.metrics or () if metric.key in held]
-        same = all(held[metric.key].get(metric.step) == metric.value for metric in linked)
-        outputs = {output.model_id for output in self.run.outputs.model_outputs} if self.run.outputs else set()
-        if not same or model.model_id not in outputs or (model.tags.get(DIGEST), len(linked)) != listed:
-            yield _of(self.run, "model", "changed", name)
-        for path in damaged_files(model) if self.files else ():
-            yield _of(self.run, "file", "changed", f"{name}/{path}")
-
-    def _faults_of_artifact(self, path: str) -> Iterator[Fault]:
-        folder, digest = local_path(self.run.info.artifact_uri), self.run.data.tags.get(ARTIFACT + path)
-        if folder is None:
-            return
-        content = read_below(folder, path)
-        if content is None:
-            yield _of(self.run, "file", "missing", path)
-        elif hashlib.sha256(content).hexdigest() != digest:
-            yield _of(self.run, "file", "changed", path)
+def _held(run: Run, points: History, models: Iterable[LoggedModel]) -> Held:
+    outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+    return Held(
+        identity(run),
+        run.info.run_id,
+        local_path(run.info.artifact_uri),
+        run.data.tags,
+        run.data.metrics,
+        {name: [(point.step, point.value) for point in series] for name, series in points.items()},
+        {str(model.name): _held_model(model, outputs) for model in models},
+    )
 
 
-def _listed(client: MlflowClient, study_run: Run) -> dict[str, Any]:
-    """The manifest's entries by run; none where there is no manifest, or it is not as it was published."""
-    content = stored_file(client, study_run, MANIFEST)
-    return json.loads(content)["runs"] if content is not None else {}
-
-
-def _faults_of_runs(study_run: Run, runs: Mapping[Identity, Run]) -> Iterator[Fault]:
-    for who in _expected(study_run.data.tags):
-        if who not in runs:
-            yield Fault(_name(who), None, "run", "missing")
-    for who, run in runs.items():
-        if run.info.status != "FINISHED":
-            yield Fault(_name(who), run.info.run_id, "run", "open")
-
-
-def _expected(tags: Mapping[str, str]) -> Iterator[Identity]:
-    yield STUDY_RUN
-    arms, seeds = arms_and_seeds(tags)
-    for arm in arms:
-        yield "arm", arm, ""
-        for seed in range(seeds):
-            yield "seed", arm, str(seed)
+def _held_model(model: LoggedModel, outputs: set[str]) -> HeldModel:
+    return HeldModel(
+        model.model_id,
+        str(model.name),
+        model.status == "READY",
+        model.model_id in outputs,
+        model.artifact_location,
+        local_path(model.artifact_location),
+        model.tags,
+        [(metric.key, metric.step, metric.value) for metric in model.metrics or ()],
+    )
 
 
 def _members(tree: RunTree) -> Iterator[tuple[Identity, str]]:
@@ -252,30 +165,7 @@ def _members(tree: RunTree) -> Iterator[tuple[Identity, str]]:
 
 def _entry(content: Content) -> dict[str, Any]:
     return {
-        "metrics": {name: (sorted(series), _digest(series)) for name, series in content.metrics.items()},
+        "metrics": {name: (sorted(series), digest_of(series)) for name, series in content.metrics.items()},
         "models": content.models,
         "artifacts": sorted(content.artifacts - {MANIFEST}),
     }
-
-
-def _digest(series: Series) -> str:
-    """Of steps and values to the bit."""
-    text = " ".join(f"{step} {float(series[step]).hex()}" for step in sorted(series))
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
-
-
-def _of(run: Run, kind: Kind, state: State, what: str) -> Fault:
-    return Fault(_name(identity(run)), run.info.run_id, kind, state, what)
-
-
-def _key(who: Identity) -> str:
-    return "/".join(filter(None, who))
-
-
-def _name(who: Identity) -> str:
-    kind, arm, seed = who
-    return f"{arm} seed {seed}" if kind == "seed" else arm or kind
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -38,12 +38,15 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.types import Schema, TensorSpec
 
 from tasks import durable
+from tasks.bounded import read_below
 from tasks.scratch import scratch
-from tasks.tracking.files import ARTIFACT, local_path, read_below, require_inside, send_artifact, write_all
+from tasks.tracking.files import local_path, require_inside, send_artifact, write_all
+from tasks.tracking.held import MANIFEST
 from tasks.tracking.histories import History, histories
-from tasks.tracking.manifest import FILES, MANIFEST, Content, damaged_files, manifest
-from tasks.tracking.runs import ARM, DIGEST, PAGE, RUN_KEY, SEED, RunTree, models_of
+from tasks.tracking.manifest import Content, damaged_files, manifest
+from tasks.tracking.runs import PAGE, RunTree, models_of
 from tasks.tracking.store import TrackingError, failures_in_one_line
+from tasks.tracking.tags import ARM, ARTIFACT, DIGEST, FILES, RUN_KEY, SEED
 from tasks.tracking.templates import ModelTemplate
 
 T = TypeVar("T")

@@ -18,35 +18,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, Param, Run, RunTag
+from mlflow.entities import LoggedModel, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, Training
+from layerwise.study import AnyLayer, Procedure, Study, Training
 from tasks import owners
 from tasks.tracking.store import (
     TrackingError,
-    artifact_root,
     artifacts_of,
-    database_path,
     failures_in_one_line,
-    file_of,
     is_remote,
+    misplaced,
     require_artifacts_reached,
+)
+from tasks.tracking.tags import (
+    ARM,
+    ARMS,
+    DIGEST,
+    KIND,
+    OWNER,
+    REPEAT,
+    RUN_KEY,
+    SEED,
+    SEEDS,
+    STUDY,
+    STUDY_RUN,
+    Identity,
+    identity_of,
 )
 from tasks.tracking.views import VIEW_TAG, arms_view
 
-RUN_KEY = "layerwise.run_key"
-KIND = "layerwise.kind"
-STUDY = "layerwise.study"
-ARM = "layerwise.arm"
-ARMS = "layerwise.arms"
-SEED = "layerwise.seed"
-SEEDS = "layerwise.seeds"
-DIGEST = "layerwise.digest"
-REPEAT = "layerwise.repeat"
-OWNER = "layerwise.owner"
 SUPERSEDED_BY = "layerwise.superseded_by"
 NOTE = "mlflow.note.content"
 """The description that MLflow's pages show, in Markdown."""
@@ -58,10 +61,6 @@ MAX_PARAMETER = 6000
 """Characters of a parameter's value; MLflow keeps no more."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-Identity = tuple[str, str, str]
-"""Kind, arm and seed of a run, as its tags say them; empty where it has none."""
-
-STUDY_RUN: Identity = ("study", "", "")
 
 
 @dataclass(frozen=True)
@@ -200,25 +199,27 @@ def tree_runs(client: MlflowClient, experiment_id: str, run_key: str) -> list[Ru
     return _search(client, experiment_id, f"tags.`{RUN_KEY}` = '{run_key}'")
 
 
-def arms_and_seeds(tags: Mapping[str, str]) -> tuple[list[str], int]:
-    """The arms of a study, and how many seeds each has, as the tags of its run say.
+def study_runs(client: MlflowClient, view: int) -> list[Run]:
+    """The study runs of every experiment, deleted ones among them; the newest of an experiment first.
 
-    Raises:
-        TrackingError: if they say what no study can.
+    Args:
+        client: the store.
+        view: which runs, MLflow's ``ViewType``.
     """
-    arms, seeds = tags.get(ARMS, "").split(","), tags.get(SEEDS, "0")
-    if len(arms) > MOST_ARMS or not seeds.isdecimal() or not seeds.isascii() or int(seeds[:9]) > MOST_SEEDS:
-        raise TrackingError(
-            f"the tags {ARMS} and {SEEDS} say {len(arms):,} arms and {seeds[:40]!r} seeds, which no study has; see who"
-            " changed them."
-        )
-    return arms, int(seeds)
+    found: list[Run] = []
+    for experiment in client.search_experiments(view_type=ViewType.ALL):
+        token = None
+        while token != "":
+            query = f"tags.`{KIND}` = 'study' AND tags.`{RUN_KEY}` != ''"
+            page = client.search_runs([experiment.experiment_id], query, view, max_results=PAGE, page_token=token)
+            found += page
+            token = page.token or ""
+    return found
 
 
 def identity(run: Run) -> Identity:
     """What a run is within its tree."""
-    tags = run.data.tags
-    return tags.get(KIND, ""), tags.get(ARM, ""), tags.get(SEED, "")
+    return identity_of(run.data.tags)
 
 
 def delete_run(client: MlflowClient, run: Run) -> None:
@@ -390,20 +391,10 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
 
 
 def _require_artifacts_here(client: MlflowClient, study: Study, location: str, root: Path) -> None:
-    """Refuse a store that was moved or copied: MLflow keeps absolute places, and would write at the old one."""
     if is_remote(client) or not is_local_uri(location):
         return
-    place, own = Path(local_file_uri_to_path(location)), artifact_root(root).resolve()
-    if file_of(root) == database_path(root) and place.parent.is_dir() and not place.resolve().is_relative_to(own):
-        raise TrackingError(
-            f"the artifacts of {study.name!r} are kept in {place}, outside {root}: this folder was copied from there."
-            f" Run there, or set {own.parent} aside for a new store."
-        )
-    if not place.parent.is_dir():
-        raise TrackingError(
-            f"the artifacts of {study.name!r} are kept in {place}, which is gone; if it was moved, move"
-            f" it back or leave a link there; else set {artifact_root(root).parent} aside for a new store."
-        )
+    if problem := misplaced(study.name, Path(local_file_uri_to_path(location)), root):
+        raise TrackingError(problem)
 
 
 def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:

@@ -128,9 +128,10 @@ def file_of(root: Path) -> Path:
 
 
 def is_new(root: Path) -> bool:
-    """Whether the store is a file that is not there yet, so that nothing can have been tracked in it."""
+    """Whether the store is a file that is not there yet, or empty, so that nothing can have been tracked in it."""
     uri = store_uri(root)
-    return uri.startswith("sqlite:") and not _path_of(uri).exists()
+    path = _path_of(uri)
+    return uri.startswith("sqlite:") and not (path.exists() and (path.is_dir() or path.stat().st_size))
 
 
 def answers(root: Path) -> bool:
@@ -258,10 +259,26 @@ def check_database(root: Path) -> Database:
         TrackingError: if it cannot be read, or was made by another version of MLflow than this one.
     """
     path = file_of(root)
+    _refuse_folder(path)
+    _require_permission(path)
     _require_revision(path, _inspect(path, write_ahead=False))
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
     return Database(path, journal, _on_network(path))
+
+
+def require_nameable(root: Path) -> None:
+    """Refuse a root below which no database has a URI.
+
+    Raises:
+        TrackingError: if the store is to be there.
+    """
+    path = database_path(root)
+    if store_uri(root) == _sqlite_uri(path) and "?" in str(path):
+        raise TrackingError(
+            f"{path} cannot be a tracking store: SQLAlchemy takes what follows a '?' for settings;"
+            " set LAYERWISE_ROOT to a folder without one, or rename it."
+        )
 
 
 def is_remote(client: MlflowClient) -> bool:
@@ -288,6 +305,31 @@ def require_artifacts_reached(client: MlflowClient, experiment: str, location: s
         )
 
 
+def misplaced(experiment: str, place: Path, root: Path) -> str:
+    """Why a store that was moved or copied cannot be gone on with: MLflow keeps absolute places, and would write there.
+
+    Args:
+        experiment: its name.
+        place: of its artifacts, as the store has it.
+        root: where the store is now.
+
+    Returns:
+        The reason and what to do, in one line; empty where the artifacts are where they belong.
+    """
+    own = artifact_root(root).resolve()
+    if file_of(root) == database_path(root) and place.parent.is_dir() and not place.resolve().is_relative_to(own):
+        return (
+            f"the artifacts of {experiment!r} are kept in {place}, outside {root}: this folder was copied from there;"
+            f" run there, or set {own.parent} aside for a new store."
+        )
+    if not place.parent.is_dir():
+        return (
+            f"the artifacts of {experiment!r} are kept in {place}, which is gone; if it was moved, move"
+            f" it back or leave a link there; else set {artifact_root(root).parent} aside for a new store."
+        )
+    return ""
+
+
 def _sqlite_uri(path: Path) -> str:
     return f"sqlite:///{path}"
 
@@ -298,12 +340,9 @@ def _path_of(uri: str) -> Path:
 
 def _open_sqlite(uri: str, root: Path) -> MlflowClient:
     path = _path_of(uri)
-    if uri == _sqlite_uri(database_path(root)) and "?" in uri:
-        raise TrackingError(
-            f"{database_path(root)} cannot be a tracking store: SQLAlchemy takes what follows a '?' for settings;"
-            " set LAYERWISE_ROOT to a folder without one, or rename it."
-        )
+    require_nameable(root)
     _require_writable(path, artifact_root(root))
+    _refuse_folder(path)
     if not path.exists() or path.stat().st_size == 0:
         _create(path, root)
     local = not _on_network(path)
@@ -394,11 +433,21 @@ def _require_writable(database: Path, artifacts: Path) -> None:
                 " or set LAYERWISE_ROOT to another place."
             ) from None
     for place in (database.parent, artifacts, database):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise TrackingError(
-                f"{place} is not writable; runs are tracked there: change its permissions,"
-                " or set LAYERWISE_ROOT to another place."
-            )
+        if place.exists():
+            _require_permission(place)
+
+
+def _require_permission(place: Path) -> None:
+    if not os.access(place, os.W_OK):
+        raise TrackingError(
+            f"{place} is not writable; runs are tracked there: change its permissions,"
+            " or set LAYERWISE_ROOT to another place."
+        )
+
+
+def _refuse_folder(database: Path) -> None:
+    if database.is_dir():
+        raise TrackingError(f"{database} is a folder, not the file of a database; move it away, and a new one is made.")
 
 
 def _create(path: Path, root: Path) -> None:

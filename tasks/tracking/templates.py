@@ -25,23 +25,17 @@ import numpy as np
 
 from layerwise import raw_rows
 from tasks.scratch import scratch
+from tasks.tracking.folders import LOCATION, MLMODEL, MODEL_ID, RUN_ID, ModelFolder
 
 if TYPE_CHECKING:
     import keras
-
-DIGITS = 16
-"""Hexadecimal digits of a digest that is to notice accidents."""
 
 # MLflow silences this one, about its own classes, while it imports itself; but any other thread that catches warnings
 # meanwhile takes the silence away again.
 warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
 
-_MLMODEL = "MLmodel"
 _ARCHIVE = "data/model.keras"
 _WEIGHTS = "model.weights.h5"
-_MODEL_ID = "m-" + "5eed" * 8
-_RUN_ID = "1d" * 16
-_LOCATION = "layerwise-artifact-location"
 
 
 @dataclass(frozen=True)
@@ -76,46 +70,6 @@ class Serving:
         categories = [name for name, _ in self.columns or () if name not in self.numbers]
         columns = None if self.columns is None else {"numbers": self.numbers, "categories": categories}
         return json.dumps({"columns": columns, "width": self.width, "outputs": self.outputs, "feeds": dict(self.feeds)})
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """The files of one model by relative path, with placeholders where the store's ids belong."""
-
-    files: Mapping[str, bytes]
-
-    def named(self, *, model_id: str, run_id: str, location: str) -> dict[str, bytes]:
-        """The files as they are stored.
-
-        Args:
-            model_id: the logged model's id.
-            run_id: the run it comes from.
-            location: where its artifacts are kept.
-        """
-        text = self.files[_MLMODEL].decode()
-        for placeholder, value in _ids(model_id, run_id, location):
-            text = text.replace(placeholder, value)
-        return {**self.files, _MLMODEL: text.encode()}
-
-    @classmethod
-    def of_named(cls, files: Mapping[str, bytes], *, model_id: str, run_id: str, location: str) -> ModelFolder:
-        """What :meth:`named` made such files of; others, where somebody changed them."""
-        if _MLMODEL not in files:
-            return cls(files)
-        content = files[_MLMODEL]
-        for placeholder, value in _ids(model_id, run_id, location):
-            content = content.replace(value.encode(), placeholder.encode())
-        return cls({**files, _MLMODEL: content})
-
-    def digests(self) -> dict[str, str]:
-        """A digest of every file, which does not depend on ids, so that it is known before the store gives any."""
-        return {name: hashlib.sha256(content).hexdigest()[:DIGITS] for name, content in sorted(self.files.items())}
-
-
-def _ids(model_id: str, run_id: str, location: str) -> list[tuple[str, str]]:
-    """Placeholders, and what stands in their place: quoted, for an id may look like a number."""
-    known = {_LOCATION: location, _MODEL_ID: model_id, _RUN_ID: run_id}
-    return [(placeholder, json.dumps(value)) for placeholder, value in known.items()]
 
 
 @dataclass(frozen=True)
@@ -224,7 +178,7 @@ def _saved(model: keras.Model, requirements: Sequence[str], serving: Serving | N
     import mlflow.keras
     from mlflow.models import Model
 
-    stub = Model(artifact_path=_LOCATION, run_id=_RUN_ID, model_id=_MODEL_ID, model_uuid=_MODEL_ID)
+    stub = Model(artifact_path=LOCATION, run_id=RUN_ID, model_id=MODEL_ID, model_uuid=MODEL_ID)
     with scratch() as folder:
         place = folder / "model"
         mlflow.keras.save_model(
@@ -252,7 +206,7 @@ def _serve_raw_rows(place: Path, serving: Serving, tensors: Any) -> None:
     (place / "code").mkdir()
     (place / "code" / f"{module}.py").write_bytes(code)
     (place / "data" / raw_rows.SERVING).write_text(serving.text(), encoding="utf-8")
-    described = Model.load(str(place / _MLMODEL))
+    described = Model.load(str(place / MLMODEL))
     described.signature = _raw_signature(serving, tensors)
     pyfunc.add_to_model(
         described,
@@ -262,7 +216,7 @@ def _serve_raw_rows(place: Path, serving: Serving, tensors: Any) -> None:
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
-    described.save(str(place / _MLMODEL))
+    described.save(str(place / MLMODEL))
 
 
 def _raw_signature(serving: Serving, tensors: Any) -> Any:

@@ -21,20 +21,20 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from layerwise import raw_rows
 from layerwise.study.plain import read_plain
+from tasks.bounded import read_below
 from tasks.scratch import scratch
-from tasks.tracking.files import local_path, read_below, write_all
-from tasks.tracking.manifest import FILES
+from tasks.tracking.files import local_path, write_all
+from tasks.tracking.folders import MLMODEL, ModelFolder
 from tasks.tracking.registry import ALIASES, registered_version
-from tasks.tracking.runs import PAGE, RUN_KEY, STUDY, search_models
+from tasks.tracking.runs import PAGE, search_models
 from tasks.tracking.store import TrackingError, failures_in_one_line, taken_as_ours
-from tasks.tracking.templates import ModelFolder
+from tasks.tracking.tags import FILES, RUN_KEY, STUDY
 from tasks.tracking.tracked import RUN_ID, find_study_run
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 URI = "models:/"
-MLMODEL = "MLmodel"
 NETWORK = f"data/{raw_rows.NETWORK}"
 LOADED = (NETWORK, f"data/{raw_rows.SERVING}", f"data/{raw_rows.PREPARATION}")
 """The files of a model that are loaded; the others describe it."""

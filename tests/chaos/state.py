@@ -31,7 +31,7 @@ from prefect.results import ResultRecord
 
 from flows import environment
 from tasks.results import ResultFolder, StageSerializer
-from tasks.tracking.manifest import FILES
+from tasks.tracking.tags import FILES
 
 State = dict[str, Any]
 

@@ -14,13 +14,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tasks.tracking import rows
 from tasks.tracking.answers import RESULTS, VERDICTS, finished_study_run, stored_answer
 from tasks.tracking.files import stored_file
-from tasks.tracking.manifest import MANIFEST, set_aside_changed
+from tasks.tracking.folders import MODEL_ID
+from tasks.tracking.held import MANIFEST, in_words
+from tasks.tracking.manifest import set_aside_changed, verified
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.runs import RunTree, close_runs
 from tasks.tracking.store import database_path
-from tasks.tracking.templates import _MODEL_ID, _WEIGHTS, ModelTemplate
+from tasks.tracking.templates import _WEIGHTS, ModelTemplate
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TABLE = pd.DataFrame({"arm": ["greedy"] * 3, "depth": [1, 2, 3], "test_accuracy_mean": [0.1 + 0.2, 1 / 3, 0.8]})
@@ -38,7 +41,7 @@ def tree(client, opened):
 
 def publish(publisher: Publisher, tree: RunTree) -> None:
     """What a study publishes, in small: scores, a model a seed, aggregates, the table of results, the manifest."""
-    template = ModelTemplate({"MLmodel": f"model_id: {_MODEL_ID}".encode()}, {_WEIGHTS: b""}, ())
+    template = ModelTemplate({"MLmodel": f"model_id: {MODEL_ID}".encode()}, {_WEIGHTS: b""}, ())
     for seed in (0, 1):
         run_id, points = tree.seed_run("greedy", seed), scores(seed)
         publisher.metrics(run_id, points)
@@ -53,11 +56,15 @@ def scores(seed: int) -> list[Point]:
 
 
 @pytest.fixture
-def answer(client, study, tree):
-    """Asks the store for the study's answer."""
+def answer(client, study, tree, root):
+    """Asks the store for the study's answer; whoever reads its rows without MLflow finds the same of it."""
 
     def ask():
-        return stored_answer(client, finished_study_run(client, study.name, tree.run_key))
+        found = stored_answer(client, finished_study_run(client, study.name, tree.run_key))
+        by_rows = rows.verified(database_path(root))
+        assert in_words([one for _, faults in by_rows.faults for one in faults]) == found.missing
+        assert by_rows == verified(client)
+        return found
 
     return ask
 

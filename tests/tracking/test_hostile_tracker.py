@@ -16,12 +16,14 @@ import pytest
 from flows.comparing import compare_command
 from flows.reporting import report_command
 from layerwise.study import StudyError
+from tasks.bounded import read_below
 from tasks.tracking.answers import RESULTS, VERDICTS, finished_study_run, stored_answer
-from tasks.tracking.files import ARTIFACT, read_below, require_inside
-from tasks.tracking.manifest import MANIFEST
+from tasks.tracking.files import require_inside
+from tasks.tracking.held import MANIFEST
 from tasks.tracking.publishing import Publisher
-from tasks.tracking.runs import ARMS, RUN_KEY, SEEDS, close_runs
+from tasks.tracking.runs import close_runs
 from tasks.tracking.store import TrackingError, artifact_root
+from tasks.tracking.tags import ARMS, ARTIFACT, RUN_KEY, SEEDS
 from tasks.tracking.tracked import SCORES, STUDY_FILE, append_record, find_study_run, read_tracked
 from tests.hostile import STUDIES
 
@@ -162,8 +164,8 @@ def test_nothing_is_written_where_a_tracker_wants_it(client, opened, root: Path,
 
 def test_a_model_is_not_written_elsewhere_either(client, opened, root: Path, monkeypatch):
     """The folder of a model is below its experiment's, or the model is not written."""
+    from tasks.tracking.folders import ModelFolder
     from tasks.tracking.publishing import SeedModel
-    from tasks.tracking.templates import ModelFolder
 
     class Template:
         """In the place of Keras's: any files will do."""

@@ -19,16 +19,17 @@ from mlflow.types import Schema, TensorSpec
 
 from flows.judging import judge_run
 from layerwise.study import Study
+from tasks.tracking import manifest
 from tasks.tracking.accepted import ACCEPTED, accepted_run
 from tasks.tracking.answers import RESULTS, finished_study_run, stored_answer, stored_file
+from tasks.tracking.folders import MLMODEL as DESCRIPTION
+from tasks.tracking.folders import ModelFolder
 from tasks.tracking.histories import histories
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.registry import Candidate, Shelf, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs, tree_runs
 from tasks.tracking.store import TrackerAway, TrackingError, open_store
-from tasks.tracking.templates import ModelFolder
 from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
-from tasks.tracking.verified import MLMODEL as DESCRIPTION
 from tasks.tracking.verified import NETWORK, find_model, verified
 from tests.studies import small
 from tests.trackers import LOSSES, Proxy, Store, TeamServer
@@ -115,6 +116,8 @@ def test_a_study_is_tracked_on_a_server(
     answer = stored_answer(client, finished_study_run(client, study.name, study.digest()))
     assert answer.missing == ()
     assert answer.table["mean"].tolist() == [1 / 3]
+    found = manifest.verified(client)
+    assert ([study.name for study, _ in found.faults], found.unreached) == ([], True)
     assert {row[1] for row in before["runs"]} == {"FINISHED"}
     assert [len(before[kind]) for kind in ("runs", "points", "models", "data sets")] == [3, 3 * 2 + 2, 2, 1]
     assert len(before["files"]) == 2 * 2 + 3, "the server decides where artifacts go"
