@@ -171,7 +171,8 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
 
 def _faults(client: MlflowClient, tracked: Tracked) -> tuple[str, ...]:
     """What of a run is lost or changed since: what is compared are digests, and the files may no longer be theirs."""
-    from tasks.tracking.manifest import check_tree, in_words
+    from tasks.tracking.held import in_words
+    from tasks.tracking.manifest import check_tree
     from tasks.tracking.store import failures_in_one_line, taken_as_ours
 
     run_id = tracked.run.info.run_id
