@@ -258,16 +258,24 @@ def end_process(status: int) -> NoReturn:
 
     That takes two seconds where TensorFlow is loaded, beside threads of its own that go on, and serves nobody. What
     libraries have registered for the end is done, but not where Prefect's threads would first try for minutes to reach
-    a server that is gone.
+    a server that is gone, nor after a request to end.
     """
+    from flows import signals
+
+    _flush()
+    signals.end_at_once(status)
     if not _server_is_gone.is_set():
         threading._shutdown()  # noqa: SLF001 # ty: ignore[missing-attribute] - as the standard library ends its own worker processes
         atexit._run_exitfuncs()  # noqa: SLF001
+    _flush()
+    os._exit(status)
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # which it is where a shell has closed it, as with `>&-`
             with suppress(OSError, ValueError):
                 stream.flush()
-    os._exit(status)
 
 
 def is_lost(error: BaseException) -> bool:

@@ -43,6 +43,9 @@ STAGES = 5
 
 EPOCHS = 6000
 
+GOES_ON = "layerwise: interrupted; run the same again, and it goes on where it stopped."
+"""What a run that is interrupted says."""
+
 CLAIMS = {
     "rises": {"kind": "trend", "arm": "greedy", "metric": "train_accuracy", "direction": "up"},
     "stays": {"kind": "equivalent", "arm": "greedy", "metric": "test_accuracy", "to": {"depth": 1}, "within": 0.9},
@@ -795,7 +798,7 @@ def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
     ended = interrupted.ended["Ctrl-C"]
     assert ended.status == 1
     lines = [line for line in ended.out.splitlines() if line.strip() not in {"", "^C"}]
-    assert lines[-1] == "layerwise: interrupted."
+    assert lines[-1] == GOES_ON
     assert all(re.match(r"(\^C)?(training|publishing) .*\d+/\d+ ", line) for line in lines[1:-1])
     assert f" 1/{STAGES} " in ended.out, "the bar moves"
 
@@ -803,7 +806,7 @@ def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
 def test_a_request_to_end_is_honoured_as_ctrl_c(interrupted: Interrupted) -> None:
     """SIGTERM, as `kill` and a machine that shuts down send it, gives one line too, and exit 1."""
     ended = interrupted.ended["SIGTERM"]
-    assert (ended.status, ended.err) == (1, "layerwise: interrupted.\n")
+    assert (ended.status, ended.err) == (1, GOES_ON + "\n")
     assert all(line.startswith("training ") for line in ended.out.splitlines()[1:])
 
 

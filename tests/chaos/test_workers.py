@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos import roots, state, trials
 from tests.chaos.roots import Reference
-from tests.test_cli import begin
+from tests.test_cli import GOES_ON, begin
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(0)]
 
@@ -87,7 +87,7 @@ def test_an_interrupted_command_ends_its_workers(tmp_path: Path, prepared: Path,
     os.killpg(process.pid, signal.SIGINT)
     ended = roots.end(process)
     assert time.monotonic() - asked < SECONDS_TO_LEAVE
-    assert (ended.status, ended.err) == (1, "layerwise: interrupted.\n")
+    assert (ended.status, ended.err) == (1, GOES_ON + "\n")
     roots.wait_for_end(root)
     assert roots.finish(root).status == 0
     check(root, reference)
