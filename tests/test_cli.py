@@ -224,6 +224,20 @@ def test_what_would_be_trained_is_said_without_a_trace(tmp_path: Path, command: 
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", r"small  Gr\xfc\xdfe \U0001f389?"), ("latin-1", r"small  Grüße \U0001f389?")]
+)
+def test_what_an_output_has_no_sign_for_is_written_as_its_number(tmp_path: Path, encoding: str, shown: str) -> None:
+    """An umlaut in ASCII, or an emoji in most encodings, ends no command."""
+    write_study(tmp_path, question="Grüße 🎉?")
+    environ = clean_environ(PYTHONIOENCODING=encoding)
+    ended = end(begin(tmp_path, "show", "study.yaml", env=environ, encoding=encoding))
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.splitlines()[0] == shown
+    wrong = end(begin(tmp_path, "run", "🎉.yaml", env=environ))
+    assert (wrong.status, wrong.err.count("\n"), "Traceback" in wrong.err) == (2, 1, False)
+
+
 # --- requests that cannot be honoured ----------------------------------------------------------------------
 
 
