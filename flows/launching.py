@@ -15,7 +15,7 @@ from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, of_store, say, warnings_shown
 from layerwise.study import StudyError
 from tasks import durable
-from tasks.scratch import ScratchFull
+from tasks.scratch import ScratchFull, own_place
 
 if TYPE_CHECKING:
     from flows.server import Server
@@ -46,7 +46,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
     """
     from flows.server import ServerProblem
 
-    with using_results(root), _server(root) as server:
+    with using_results(root), own_place(), _server(root) as server:
         flow = load()
         from flows.cluster import WorkersGone
         from flows.crashed import close_crashed, owned
