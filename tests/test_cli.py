@@ -728,6 +728,7 @@ class Interrupted:
     servers: dict[str, list[int]] = field(default_factory=dict)
     results: dict[str, dict[str, int]] = field(default_factory=dict)
     models: dict[str, int] = field(default_factory=dict)
+    temporary: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, how: str, ended: Ended) -> None:
         """Remember what a command left behind."""
@@ -787,7 +788,8 @@ def interrupted(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Inter
     shutil.copy(whole.root / "study.yaml", root)
     # Prefect takes ten seconds to make a database, and there is one.
     shutil.copytree(environment.prefect_home(whole.root), environment.prefect_home(root))
-    story = Interrupted(root)
+    story, temporary = Interrupted(root), tmp_path_factory.mktemp("temporary")
+    environ = clean_environ(TMPDIR=str(temporary))
 
     with on_terminal(root, "run", "study.yaml") as (process, terminal):
         seen = read_all(process, terminal, lambda: len(results(root)) > 4, b"\x03")
@@ -798,12 +800,14 @@ def interrupted(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Inter
     process.terminate()
     story.note("SIGTERM", end(process))
 
-    process = begin(root, "run", "study.yaml")
+    process = begin(root, "run", "study.yaml", env=environ)
     wait_until(lambda: models(root).total() > story.models["SIGTERM"], process)
     os.killpg(process.pid, signal.SIGKILL)
     story.note("SIGKILL", end(process))
+    story.temporary["SIGKILL"] = [str(file.relative_to(temporary)) for file in temporary.rglob("*")]
 
-    story.note("completed", layerwise(root, "run", "study.yaml"))
+    story.note("completed", end(begin(root, "run", "study.yaml", env=environ)))
+    story.temporary["completed"] = [str(file.relative_to(temporary)) for file in temporary.rglob("*")]
     return story
 
 
@@ -836,6 +840,14 @@ def test_what_sigkill_leaves_running_is_taken_over(interrupted: Interrupted) -> 
     assert interrupted.statuses["SIGKILL"] == {"RUNNING": 5}
     assert 0 < interrupted.models["SIGKILL"] < 3 * STAGES
     assert interrupted.statuses["completed"] == {"FINISHED": 5}
+
+
+def test_what_sigkill_leaves_of_temporary_files_is_removed(interrupted: Interrupted) -> None:
+    """TensorFlow's, too: they lie in a folder named by the process, which the next run knows to be gone."""
+    left = interrupted.temporary["SIGKILL"]
+    assert any("__autograph_generated_file" in name for name in left)
+    assert len({name.partition("/")[0] for name in left}) == 1
+    assert interrupted.temporary["completed"] == []
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "SIGKILL", "completed"])
