@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LAST_WORDS = 65536
 """Bytes at the end of the server's log in which the reason stands that it ended for."""
 
-_LOST = signal.SIGUSR1
+LOST = signal.SIGUSR1
 """What wakes the main thread, wherever it waits, when the server has gone."""
 
 _server_is_gone = threading.Event()
@@ -302,7 +302,7 @@ def _watched(process: subprocess.Popen[bytes]) -> Generator[None]:
 
     def lost(*_: object) -> None:
         if not over.is_set():
-            over.set()
+            asking_once.close()  # of the time before, where a callback swallowed what was raised
             asking_once.enter_context(temporary_settings({"client.max_retries": 0}))
             raise ServerLost
 
@@ -310,16 +310,16 @@ def _watched(process: subprocess.Popen[bytes]) -> Generator[None]:
         process.wait()
         with telling:
             if not over.is_set():
-                signal.pthread_kill(threading.main_thread().ident or 0, _LOST)
+                signal.pthread_kill(threading.main_thread().ident or 0, LOST)
 
-    before = signal.signal(_LOST, lost)
+    before = signal.signal(LOST, lost)
     threading.Thread(target=watch, name="Prefect's server", daemon=True).start()
     try:
         yield
     finally:
         with telling:  # once it is over no signal is sent, which nobody would handle
             over.set()
-        signal.signal(_LOST, before)
+        signal.signal(LOST, before)
 
 
 def _spawn(listener: socket.socket, output: IO[bytes], environ: dict[str, str]) -> subprocess.Popen[bytes]:

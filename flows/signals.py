@@ -15,7 +15,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from flows.server import LOST
+
 TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+ALSO = {"TerminationSignal": signal.SIGTERM, "ServerLost": LOST}
+"""What signals raise besides: Prefect's exception while a flow runs, and ours when its server has gone."""
 
 SOON = 0.02
 """Seconds until a signal is sent again: by then the callback that it fell into is over."""
@@ -26,6 +31,7 @@ def heed() -> None:
     for number in TO_END[1:]:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup, for one, has it ignored
             signal.signal(number, signal.default_int_handler)
+    signal.signal(LOST, lambda *_: None)  # sent again when no flow runs any more, it would end us
     # Nothing that takes a lock is safe in the midst of a collection; a byte in a pipe is.
     lost, note = os.pipe()
     threading.Thread(target=_send_again, args=(lost,), name="lost signals", daemon=True).start()
@@ -59,9 +65,7 @@ def _number_of(dropped: sys.UnraisableHookArgs) -> int | None:
     """The signal to send for an exception that was dropped; none if no signal had raised it."""
     if issubclass(dropped.exc_type, KeyboardInterrupt):
         return next((number for number in TO_END if signal.getsignal(number) is not signal.SIG_IGN), None)
-    if dropped.exc_type.__name__ == "TerminationSignal":  # of Prefect, whose handler has SIGTERM while a flow runs
-        return signal.SIGTERM
-    return None
+    return ALSO.get(dropped.exc_type.__name__)
 
 
 def _send_again(lost: int) -> None:

@@ -49,6 +49,16 @@ IN_A_FLOW = """
         time.sleep(20)
 """
 
+SERVER_GONE = """
+    import subprocess
+    from pathlib import Path
+    server.answers = lambda _: True
+    gone = subprocess.Popen(["sleep", "0.5"])
+    with server.Server("http://127.0.0.1:9/api", Path("server.log"), gone).ready():
+        Waiting()
+        time.sleep(20)
+"""
+
 AT_THE_END = """
     threading.Thread(target=lambda: (time.sleep(0.1), os.kill(os.getpid(), signal.{name}), time.sleep(20))).start()
     server.end_process(3)
@@ -99,6 +109,11 @@ def test_a_request_to_end_is_not_lost_where_ctrl_c_is_ignored() -> None:
 def test_a_request_to_end_that_prefect_takes_is_not_lost() -> None:
     """While a flow runs Prefect raises an exception of its own, and passes it on."""
     assert said(IN_A_FLOW, "SIGTERM") == Said(0, "interrupted\n", "")
+
+
+def test_the_end_of_prefects_server_is_not_lost() -> None:
+    """The signal that tells of it raises an exception of ours."""
+    assert said(SERVER_GONE, "SIGTERM") == Said(0, "ServerProblem\n", "")
 
 
 def test_other_exceptions_that_are_dropped_are_said() -> None:
