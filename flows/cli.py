@@ -8,7 +8,7 @@ Exit status: 0 done; 1 it ran and something failed; 2 the request was wrong; 75 
 
 from __future__ import annotations
 
-import signal
+import io
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
+INTERRUPTED = "interrupted."
+
 
 class Commands(click.Group):
     """A group that keeps its commands in the order a newcomer meets them, and names the nearest to a wrong one."""
@@ -39,7 +41,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            sys.exit(_refuse("interrupted.", FAILED))
+            sys.exit(_refuse(INTERRUPTED, FAILED))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, Any]:
         """Find a command, or say which one was probably meant."""
@@ -144,7 +146,11 @@ def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, 
     from flows.running import run_study_command
 
     wanted = {"require_claims": how["require_claims"], "scale": scale}
-    sys.exit(run_study_command(asked, repeat=name, root=environment.root(), **wanted))
+    try:
+        sys.exit(run_study_command(asked, repeat=name, root=environment.root(), **wanted))
+    except KeyboardInterrupt:
+        again = f"again with --repeat {name}" if repeat == "auto" else "the same again"
+        sys.exit(_refuse(f"interrupted; run {again}, and it goes on where it stopped.", FAILED))
 
 
 @cli.command("list")
@@ -439,18 +445,22 @@ def _repeat_name(repeat: str) -> str:
 
 def main() -> None:
     """The ``layerwise`` command: every refusal is one line on standard error, without a traceback."""
-    _end_as_by_ctrl_c()
-    status = run_command()
+    from flows import signals
     from flows.server import end_process
 
-    end_process(status)
+    try:
+        _degrade_output()
+        signals.heed()
+        end_process(run_command())
+    except KeyboardInterrupt:  # in the moment between the answer and the end
+        end_process(_refuse(INTERRUPTED, FAILED))
 
 
-def _end_as_by_ctrl_c() -> None:
-    """Let a request to end, and a terminal that closes, close runs and servers as Ctrl-C does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup, for one, has it ignored
-            signal.signal(number, signal.default_int_handler)
+def _degrade_output() -> None:
+    """Write what an output's encoding has no sign for as its number, instead of failing over it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # which it is not where a shell has closed it, as with `>&-`
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run_command() -> int:
@@ -473,7 +483,7 @@ def run_command() -> int:
     except (click.ClickException, StudyError, environment.EnvironmentProblem) as error:
         return _refuse(_in_words(error), WRONG_REQUEST)
     except (KeyboardInterrupt, click.Abort):
-        return _refuse("interrupted.", FAILED)
+        return _refuse(INTERRUPTED, FAILED)
     return DONE
 
 

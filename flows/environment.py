@@ -67,6 +67,8 @@ SETTINGS = {
     "PREFECT_PROFILE": "ephemeral",
     "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",  # a team's server may ask for tokens; others say that they do not
     "MPLBACKEND": "Agg",
+    # Of a command that was killed Python removes the semaphores, as it should, and would say so.
+    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
 }
 
 SERVER_SETTINGS = {

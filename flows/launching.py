@@ -15,7 +15,7 @@ from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, of_store, say, warnings_shown
 from layerwise.study import StudyError
 from tasks import durable
-from tasks.scratch import ScratchFull
+from tasks.scratch import ScratchFull, own_place
 
 if TYPE_CHECKING:
     from flows.server import Server
@@ -56,7 +56,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         Unanswered: if the server does not answer or let us in, the store cannot be used, or the flow fails.
         StudyError: if the data are not what the study needs.
     """
-    with using_results(root), _server(root) as server:
+    with using_results(root), own_place(), _server(root) as server:
         flow = load()
         from flows.crashed import close_crashed, owned
         from flows.progress import shown

@@ -120,7 +120,7 @@ def _loaded(model: VerifiedModel) -> RawRows | BareNetwork:
     from tasks.loading import loaded
     from tasks.tracking.files import write_all
 
-    with scratch("layerwise-model-") as folder:
+    with scratch() as folder:
         write_all(folder, model.files)
         return loaded(folder / "data")
 

@@ -21,6 +21,7 @@ from flows.printing import DONE, FAILED, WRONG_REQUEST, Terminal, in_one_line, r
 from layerwise import agreement, comparison, imported, sizes, stages
 from layerwise.agreement import Agreement, Difference, Place, Value
 from layerwise.study import Study
+from tasks.scratch import own_place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,7 +113,8 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         client, tracked = _tracked(said, root)
-        return _reproduce(client, tracked, allowed, console)
+        with own_place():
+            return _reproduce(client, tracked, allowed, console)
     except Unanswered as problem:
         return refuse(str(problem), problem.status)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LAST_WORDS = 65536
 """Bytes at the end of the server's log in which the reason stands that it ended for."""
 
-_LOST = signal.SIGUSR1
+LOST = signal.SIGUSR1
 """What wakes the main thread, wherever it waits, when the server has gone."""
 
 _server_is_gone = threading.Event()
@@ -258,16 +258,24 @@ def end_process(status: int) -> NoReturn:
 
     That takes two seconds where TensorFlow is loaded, beside threads of its own that go on, and serves nobody. What
     libraries have registered for the end is done, but not where Prefect's threads would first try for minutes to reach
-    a server that is gone.
+    a server that is gone, nor after a request to end.
     """
+    from flows import signals
+
+    _flush()
+    signals.end_at_once(status)
     if not _server_is_gone.is_set():
         threading._shutdown()  # noqa: SLF001 # ty: ignore[missing-attribute] - as the standard library ends its own worker processes
         atexit._run_exitfuncs()  # noqa: SLF001
+    _flush()
+    os._exit(status)
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # which it is where a shell has closed it, as with `>&-`
             with suppress(OSError, ValueError):
                 stream.flush()
-    os._exit(status)
 
 
 def is_lost(error: BaseException) -> bool:
@@ -294,7 +302,7 @@ def _watched(process: subprocess.Popen[bytes]) -> Generator[None]:
 
     def lost(*_: object) -> None:
         if not over.is_set():
-            over.set()
+            asking_once.close()  # of the time before, where a callback swallowed what was raised
             asking_once.enter_context(temporary_settings({"client.max_retries": 0}))
             raise ServerLost
 
@@ -302,16 +310,16 @@ def _watched(process: subprocess.Popen[bytes]) -> Generator[None]:
         process.wait()
         with telling:
             if not over.is_set():
-                signal.pthread_kill(threading.main_thread().ident or 0, _LOST)
+                signal.pthread_kill(threading.main_thread().ident or 0, LOST)
 
-    before = signal.signal(_LOST, lost)
+    before = signal.signal(LOST, lost)
     threading.Thread(target=watch, name="Prefect's server", daemon=True).start()
     try:
         yield
     finally:
         with telling:  # once it is over no signal is sent, which nobody would handle
             over.set()
-        signal.signal(_LOST, before)
+        signal.signal(LOST, before)
 
 
 def _spawn(listener: socket.socket, output: IO[bytes], environ: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -61,7 +61,7 @@ def serve_command(said: str, *, version: int | None, port: int, root: Path) -> i
 
 def _serve(found: Found, model: VerifiedModel, port: int, root: Path) -> NoReturn:
     name, address = _name(port), f"http://127.0.0.1:{port}"
-    with scratch("layerwise-model-") as folder:
+    with scratch() as folder:
         staged = folder / "model"
         model.stage(staged)
         # uvicorn looks for modules where it works: files of the user's must not stand in for ours.

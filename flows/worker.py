@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,9 +15,13 @@ from flows import environment
 from flows.cluster import CONFIGURATION, PRELOAD, SCHEDULER, Scale, no_answer, share_of_memory
 from flows.printing import DONE, FAILED, Terminal, refuse, say
 from layerwise import sizes
+from tasks.scratch import own_place
 
 if TYPE_CHECKING:
     from distributed import Nanny, Worker
+
+_held = ExitStack()
+"""What a worker has for as long as it is there."""
 
 
 def worker_command(address: str, *, workers: int | None, root: Path) -> int:
@@ -40,6 +45,12 @@ def worker_command(address: str, *, workers: int | None, root: Path) -> int:
 def dask_setup(_worker: Worker) -> None:
     """What every worker does first, as Dask's preload: leave Ctrl-C, which its terminal sends all, to its command."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _held.enter_context(own_place())
+
+
+def dask_teardown(_worker: Worker) -> None:
+    """What every worker does last."""
+    _held.close()
 
 
 async def _train_for(address: str, number: int, console: Console) -> None:

@@ -5,6 +5,7 @@ What a process leaves unfinished carries its owner's name, so that the next one 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -23,6 +24,27 @@ def this_process() -> str:
         'lab/4711/93848'
     """
     return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
+
+
+def mark() -> str:
+    """The name of this process in the names of files: short, and without what these may not hold.
+
+    Example:
+        >>> mark()  # doctest: +SKIP
+        '3e1f0b-4711-93ad01'
+    """
+    return f"{_short(socket.gethostname())}-{os.getpid()}-{_short(_start_of(os.getpid()))}"
+
+
+def is_mark_of_gone(name: str) -> bool:
+    """Whether a name begins with the mark of a process of this machine that has ended.
+
+    Example:
+        >>> is_mark_of_gone(f"{mark()}-7x2k"), is_mark_of_gone("of somebody else")
+        (False, False)
+    """
+    host, process, began, *_ = [*name.split("-"), "", ""]
+    return host == _short(socket.gethostname()) and process.isdecimal() and _short(_start_of(int(process))) != began
 
 
 def tag() -> str:
@@ -50,6 +72,10 @@ def is_gone(owner: str) -> bool:
 def is_here(owner: str) -> bool:
     """Whether ``owner`` is a process of this machine that is running."""
     return owner.partition("/")[0] == socket.gethostname() and owner.count("/") == 2 and not is_gone(owner)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _start_of(process: int) -> str:

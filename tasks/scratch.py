@@ -1,15 +1,22 @@
-"""Temporary files, and saying so where their disk is full: it is seldom the root's, and its remedy is another."""
+"""Temporary files, and saying so where their disk is full: it is seldom the root's, and its remedy is another.
+
+Folders of them carry the name of the process that made them, for one that is killed leaves them to the next.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tasks import durable
+from tasks import durable, owners
 from tasks.causes import causes
+
+PREFIX = "layerwise-"
+"""What the names of our folders begin with; the mark of the process that made them follows."""
 
 
 class ScratchFull(RuntimeError):
@@ -17,17 +24,35 @@ class ScratchFull(RuntimeError):
 
 
 @contextmanager
-def scratch(prefix: str = "layerwise-") -> Generator[Path]:
-    """A folder for temporary files, gone with the block.
+def own_place() -> Generator[None]:
+    """Have all temporary files of this process in one folder, also those of its libraries; gone with the block.
 
-    Args:
-        prefix: what its name begins with.
+    Those of processes that were killed are removed first.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=_prefix(), ignore_cleanup_errors=True)
+    except OSError:  # there is no room: whoever needs it says so
+        yield
+        return
+    with folder as place:
+        before = tempfile.gettempdir()
+        _remove_left(Path(before))
+        tempfile.tempdir = place
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+@contextmanager
+def scratch() -> Generator[Path]:
+    """A folder for temporary files, gone with the block.
 
     Raises:
         ScratchFull: if something in the block finds no room there; what fails for another reason stays what it is.
     """
     try:
-        folder = tempfile.TemporaryDirectory(prefix=prefix)
+        folder = tempfile.TemporaryDirectory(prefix=_prefix())
     except OSError as error:
         if durable.is_full(error) or _chosen() is None:
             raise ScratchFull(in_words()) from error
@@ -37,8 +62,21 @@ def scratch(prefix: str = "layerwise-") -> Generator[Path]:
             yield Path(place)
         except Exception as error:
             if any(durable.is_full(one) for one in causes(error)) and _is_full(Path(place)):
-                raise ScratchFull(in_words(str(Path(place).parent))) from error
+                raise ScratchFull(in_words(_chosen())) from error
             raise
+
+
+def _prefix() -> str:
+    return f"{PREFIX}{owners.mark()}-"
+
+
+def _remove_left(place: Path) -> None:
+    """Remove the folders of processes of ours that have ended; those of other users and machines stay."""
+    for folder in place.glob(f"{PREFIX}*"):
+        if owners.is_mark_of_gone(folder.name.removeprefix(PREFIX)):
+            with suppress(OSError):  # another has just removed it
+                if folder.lstat().st_uid == os.geteuid():
+                    shutil.rmtree(folder, ignore_errors=True)  # which follows no link
 
 
 def is_why(folder: Path) -> bool:
@@ -76,9 +114,10 @@ def _asked() -> list[str]:
 def _chosen() -> str | None:
     """Where Python writes temporary files; nowhere, if none of the places that it knows can be written to."""
     try:
-        return tempfile.gettempdir()
+        place = Path(tempfile.gettempdir())
     except FileNotFoundError:
         return None
+    return str(place.parent if place.name.startswith(_prefix()) else place)
 
 
 def _is_full(place: Path) -> bool:

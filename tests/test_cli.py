@@ -43,6 +43,9 @@ STAGES = 5
 
 EPOCHS = 6000
 
+GOES_ON = "layerwise: interrupted; run the same again, and it goes on where it stopped."
+"""What a run that is interrupted says."""
+
 CLAIMS = {
     "rises": {"kind": "trend", "arm": "greedy", "metric": "train_accuracy", "direction": "up"},
     "stays": {"kind": "equivalent", "arm": "greedy", "metric": "test_accuracy", "to": {"depth": 1}, "within": 0.9},
@@ -219,6 +222,20 @@ def test_what_would_be_trained_is_said_without_a_trace(tmp_path: Path, command: 
     assert re.search(r"^2 +add_layer +hidden 2, output +hidden 1 +0/2$", ended.out, re.MULTILINE)
     assert ended.out.splitlines()[-1].startswith("4 of 4 stages left to train")
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", r"small  Gr\xfc\xdfe \U0001f389?"), ("latin-1", r"small  Grüße \U0001f389?")]
+)
+def test_what_an_output_has_no_sign_for_is_written_as_its_number(tmp_path: Path, encoding: str, shown: str) -> None:
+    """An umlaut in ASCII, or an emoji in most encodings, ends no command."""
+    write_study(tmp_path, question="Grüße 🎉?")
+    environ = clean_environ(PYTHONIOENCODING=encoding)
+    ended = end(begin(tmp_path, "show", "study.yaml", env=environ, encoding=encoding))
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.splitlines()[0] == shown
+    wrong = end(begin(tmp_path, "run", "🎉.yaml", env=environ))
+    assert (wrong.status, wrong.err.count("\n"), "Traceback" in wrong.err) == (2, 1, False)
 
 
 # --- requests that cannot be honoured ----------------------------------------------------------------------
@@ -711,6 +728,7 @@ class Interrupted:
     servers: dict[str, list[int]] = field(default_factory=dict)
     results: dict[str, dict[str, int]] = field(default_factory=dict)
     models: dict[str, int] = field(default_factory=dict)
+    temporary: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, how: str, ended: Ended) -> None:
         """Remember what a command left behind."""
@@ -770,7 +788,8 @@ def interrupted(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Inter
     shutil.copy(whole.root / "study.yaml", root)
     # Prefect takes ten seconds to make a database, and there is one.
     shutil.copytree(environment.prefect_home(whole.root), environment.prefect_home(root))
-    story = Interrupted(root)
+    story, temporary = Interrupted(root), tmp_path_factory.mktemp("temporary")
+    environ = clean_environ(TMPDIR=str(temporary))
 
     with on_terminal(root, "run", "study.yaml") as (process, terminal):
         seen = read_all(process, terminal, lambda: len(results(root)) > 4, b"\x03")
@@ -781,12 +800,14 @@ def interrupted(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Inter
     process.terminate()
     story.note("SIGTERM", end(process))
 
-    process = begin(root, "run", "study.yaml")
+    process = begin(root, "run", "study.yaml", env=environ)
     wait_until(lambda: models(root).total() > story.models["SIGTERM"], process)
     os.killpg(process.pid, signal.SIGKILL)
     story.note("SIGKILL", end(process))
+    story.temporary["SIGKILL"] = [str(file.relative_to(temporary)) for file in temporary.rglob("*")]
 
-    story.note("completed", layerwise(root, "run", "study.yaml"))
+    story.note("completed", end(begin(root, "run", "study.yaml", env=environ)))
+    story.temporary["completed"] = [str(file.relative_to(temporary)) for file in temporary.rglob("*")]
     return story
 
 
@@ -795,7 +816,7 @@ def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
     ended = interrupted.ended["Ctrl-C"]
     assert ended.status == 1
     lines = [line for line in ended.out.splitlines() if line.strip() not in {"", "^C"}]
-    assert lines[-1] == "layerwise: interrupted."
+    assert lines[-1] == GOES_ON
     assert all(re.match(r"(\^C)?(training|publishing) .*\d+/\d+ ", line) for line in lines[1:-1])
     assert f" 1/{STAGES} " in ended.out, "the bar moves"
 
@@ -803,7 +824,7 @@ def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
 def test_a_request_to_end_is_honoured_as_ctrl_c(interrupted: Interrupted) -> None:
     """SIGTERM, as `kill` and a machine that shuts down send it, gives one line too, and exit 1."""
     ended = interrupted.ended["SIGTERM"]
-    assert (ended.status, ended.err) == (1, "layerwise: interrupted.\n")
+    assert (ended.status, ended.err) == (1, GOES_ON + "\n")
     assert all(line.startswith("training ") for line in ended.out.splitlines()[1:])
 
 
@@ -819,6 +840,14 @@ def test_what_sigkill_leaves_running_is_taken_over(interrupted: Interrupted) -> 
     assert interrupted.statuses["SIGKILL"] == {"RUNNING": 5}
     assert 0 < interrupted.models["SIGKILL"] < 3 * STAGES
     assert interrupted.statuses["completed"] == {"FINISHED": 5}
+
+
+def test_what_sigkill_leaves_of_temporary_files_is_removed(interrupted: Interrupted) -> None:
+    """TensorFlow's, too: they lie in a folder named by the process, which the next run knows to be gone."""
+    left = interrupted.temporary["SIGKILL"]
+    assert any("__autograph_generated_file" in name for name in left)
+    assert len({name.partition("/")[0] for name in left}) == 1
+    assert interrupted.temporary["completed"] == []
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "SIGKILL", "completed"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from flows import environment
 from flows.environment import DiskFull, EnvironmentProblem
-from tests.test_server import small_run
+from tests.test_server import clean_environ, small_run
 
 
 @pytest.fixture
@@ -43,6 +44,24 @@ def test_a_run_calls_nobody() -> None:
     run = small_run()
     assert run.calls[0] == "127.0.0.1", "the recorder must have seen the run's own traffic"
     assert set(run.calls) == {"127.0.0.1"}
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from flows import environment
+environment.set_variables(Path(sys.argv[1]))
+kept = multiprocessing.get_context("spawn").Semaphore()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_command_that_is_killed_says_nothing_of_its_semaphores(tmp_path: Path) -> None:
+    """Python's own process removes them, as of a run on Dask's workers, and has no warning for anybody."""
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], env=clean_environ(), capture_output=True, text=True, check=False
+    )
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
 
 
 def test_server_addresses_of_the_user_are_kept(environ: dict[str, str], tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def test_the_end_of_our_server_ends_what_it_serves(child: subprocess.Popen[bytes
     """Whatever a flow waits for, its server's end wakes it: one line says so, and Prefect is no longer tried again."""
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
-    before = signal.getsignal(server._LOST)
+    before = signal.getsignal(server.LOST)
     running = server.Server("http://127.0.0.1:9/api", tmp_path / "server.log", child)
     ended = (
         "^Prefect's server ended with status -9 during the run, see .*/server.log; nothing finished is lost: run again"
@@ -401,7 +401,7 @@ def test_the_end_of_our_server_ends_what_it_serves(child: subprocess.Popen[bytes
         flow()
     assert retries == [0]
     assert PREFECT_CLIENT_MAX_RETRIES.value() > 0
-    assert signal.getsignal(server._LOST) is before
+    assert signal.getsignal(server.LOST) is before
 
 
 def test_a_server_that_ends_after_its_flow_disturbs_nobody(child: subprocess.Popen[bytes], tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ FROM_RESULTS = (
 """What to do about a damaged store."""
 
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs"}
-_NOISY_LOGGERS = ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "urllib3.connectionpool")
+_NOISY_LOGGERS = (
+    *("alembic", "alembic.runtime.migration"),
+    *("mlflow.store.db.utils", "sqlalchemy.pool", "urllib3.connectionpool"),
+)
 
 
 PROBE_SECONDS = 5.0
@@ -50,7 +53,7 @@ PROBE_SECONDS = 5.0
 
 UNAUTHENTICATED, FORBIDDEN = 401, 403
 
-CANNOT_OPEN = "unable to open database file"
+ANY_REASON = ("unable to open database file", "disk I/O error")
 """What SQLite says, for want of space or for any other reason."""
 
 
@@ -199,7 +202,7 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
             yield
     except scratch.ScratchFull as error:
         raise StoreFull(str(error)) from error
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         folder = _path_of(uri).parent if uri.startswith("sqlite:") else None
         if _found_no_room(error, folder):  # said once, whatever was being done
             if folder is not None and scratch.is_why(folder):
@@ -223,7 +226,9 @@ def _found_no_room(error: BaseException, folder: Path | None) -> bool:
     """Whether the disk is full, of a server or of the folder in which SQLite has its files."""
     if durable.is_full(error):
         return True
-    return folder is not None and CANNOT_OPEN in str(error) and durable.finds_no_room(folder)
+    if folder is None or not any(words in str(error) for words in ANY_REASON):
+        return False
+    return not durable.has_room(folder) or durable.finds_no_room(folder)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,8 +1,10 @@
-"""SIGKILL of the whole process group at a random time, and restarts until the study is done."""
+"""SIGKILL of the whole process group at a random time, requests to end as a run ends, and restarts until it is done."""
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +13,14 @@ import pytest
 
 from tests.chaos import roots, state, trials
 from tests.chaos.roots import Reference
+from tests.test_cli import GOES_ON
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(0)]
 
 MOST_KILLS = 3
+
+LAST_SECONDS = 3.0
+"""About how long a run takes from when all is published to its end."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,23 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(
     # What had all been tracked before the kill is answered from MLflow, without another flow run.
     assert flow_runs[-1] == "Completed" or (finished and flow_runs[-1] == "Crashed")
     assert state.task_runs_under_way(root) == []
+
+
+@pytest.mark.parametrize("number", trials.numbers(few=2))
+def test_a_request_to_end_in_the_last_seconds_is_not_lost(
+    number: int, tmp_path: Path, prepared: Path, reference: Reference
+) -> None:
+    """Python drops what is raised in a collection: the run ends with one line, or has answered and says nothing."""
+    chance, root = trials.chance("request to end", number), roots.fresh_copy(prepared, tmp_path / "root")
+    request = (signal.SIGINT, signal.SIGTERM)[number % 2]
+    with (tmp_path / "out").open("w") as out:
+        process = roots.run(root, stdout=out)
+        roots.wait_until(lambda: re.search(r"^publishing (\d+)/\1 ", (tmp_path / "out").read_text(), re.M), process)
+        time.sleep(delay := chance.uniform(0, LAST_SECONDS))
+        process.send_signal(request)
+        ended = roots.end(process)
+    print(f"{request.name} after {delay:.2f} s: {ended.status} {ended.err}")
+    answered = "\nLook at the runs: layerwise ui\n" in (tmp_path / "out").read_text()
+    assert (ended.status, ended.err, answered) in {(1, f"{GOES_ON}\n", False), (0, "", True)}
+    assert roots.finish(root).status == 0
+    assert state.differences(reference.state, state.of(root)) == []

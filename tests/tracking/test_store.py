@@ -238,6 +238,38 @@ def test_a_store_for_whose_log_there_is_no_room_is_said_as_full(root, client, mo
     assert str(full.value).startswith("the disk of the tracking store is full (unable to open database file); free")
 
 
+def test_an_error_of_the_disk_is_a_full_disk_where_there_is_no_room(client, monkeypatch):
+    """SQLite says so of a full one, too, and SQLAlchemy passes on as it is what fails while it makes a connection."""
+    for error in (
+        sqlite3.OperationalError("disk I/O error"),
+        OperationalError("SELECT 1", {}, Exception("disk I/O error")),
+    ):
+        with pytest.raises(TrackingError) as other, failures_in_one_line("sending", client.tracking_uri):
+            raise error
+        assert "full" not in str(other.value)
+        with monkeypatch.context() as full:
+            full.setattr(durable, "has_room", lambda _: False)
+            with pytest.raises(StoreFull) as found, failures_in_one_line("sending", client.tracking_uri):
+                raise error
+        assert str(found.value).startswith("the disk of the tracking store is full (disk I/O error); free space")
+
+
+def test_a_connection_that_cannot_be_given_back_is_no_traceback(client, caplog):
+    """What SQLAlchemy then logs, where a disk is full, would reach the terminal."""
+
+    def fail(*_: object):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    engine = client._tracking_client.store.engine
+    event.listen(engine, "reset", fail)
+    try:
+        with failures_in_one_line("reading", client.tracking_uri):
+            assert len(client.search_experiments()) == 1
+    finally:
+        event.remove(engine, "reset", fail)
+    assert caplog.records == []
+
+
 def test_a_store_without_room_for_temporary_files_says_which_disk(client, monkeypatch):
     """SQLite's temporary files are on another disk than its database: where that one is full, that one is named."""
     monkeypatch.setenv("TMPDIR", "/dev")
