@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
+BY_TIME = "auto"
+"""What ``--repeat`` without a name is taken for."""
+
 
 class Commands(click.Group):
     """A group that keeps its commands in the order a newcomer meets them, and names the nearest to a wrong one."""
@@ -110,7 +113,7 @@ model_version = click.option("--version", type=click.IntRange(1), metavar="N", h
 @click.option(
     "--repeat",
     is_flag=False,
-    flag_value="auto",
+    flag_value=BY_TIME,
     default="",
     metavar="[NAME]",
     help="Compute everything afresh in runs of its own; the same NAME again goes on with that repeat.",
@@ -143,7 +146,8 @@ def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, 
         return
     from flows.running import run_study_command
 
-    wanted = {"require_claims": how["require_claims"], "scale": scale}
+    again = _to_go_on(study, seeds, overrides, name) if repeat == BY_TIME else ""
+    wanted = {"require_claims": how["require_claims"], "scale": scale, "again": again}
     sys.exit(run_study_command(asked, repeat=name, root=environment.root(), **wanted))
 
 
@@ -427,11 +431,20 @@ def _repeat_name(repeat: str) -> str:
     import re
     from datetime import UTC, datetime
 
-    if repeat == "auto":
+    if repeat == BY_TIME:
         return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|", repeat):
         raise click.UsageError(f"--repeat {repeat!r}: use at most 64 letters, digits, '.', '_' and '-'.")
     return repeat
+
+
+def _to_go_on(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str) -> str:
+    """The command that goes on with a repeat, whose name nobody gave."""
+    import shlex
+
+    asked = [study, *(() if seeds is None else ("--seeds", str(seeds)))]
+    asked += [word for setting in overrides for word in ("--set", setting)]
+    return shlex.join(["layerwise", "run", *asked, "--repeat", repeat])
 
 
 def main() -> None:

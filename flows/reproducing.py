@@ -281,7 +281,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
     seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds
     grown = as_grown(study, tracked.metrics)
-    bar = progress.begin("reproducing", _num_depths(grown, data, seeds))
+    bar = progress.begin("reproducing", _num_depths(grown, data, seeds), "depths")
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):

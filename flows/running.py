@@ -60,7 +60,13 @@ class Answer:
 
 
 def run_study_command(
-    study: Study, *, repeat: str, root: Path, require_claims: bool = False, scale: Scale | None = None
+    study: Study,
+    *,
+    repeat: str,
+    root: Path,
+    require_claims: bool = False,
+    scale: Scale | None = None,
+    again: str = "",
 ) -> int:
     """Answer a study: from MLflow if it is finished, else by training what is missing. Returns the exit status.
 
@@ -70,6 +76,7 @@ def run_study_command(
         root: where runs and results are.
         require_claims: whether a claim that is not supported is a failure.
         scale: the workers that train it; without them, this process does.
+        again: the command that goes on with a repeat, where it is to be said before anything trains.
 
     Raises:
         StudyError: if the study needs more memory than there is, or claims are required of a study without.
@@ -85,6 +92,8 @@ def run_study_command(
         imported.announce(path)
     try:
         with claim(root, study.digest(repeat)) as was_killed:
+            if again:
+                say(f"This repeat is called {repeat}. If it is interrupted, it goes on with: {again}", console)
             answer = answer_study(study, repeat, root, console, scale)
             if answer.finished and was_killed:  # after the last MLflow run was closed, and before the flow's end
                 for name in close_crashed_flow_runs(root):

@@ -29,7 +29,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import cli, environment
+from flows import cli, environment, launching, running
+from flows.launching import Unanswered
 from tests.chaos import state
 from tests.studies import small, small_document
 from tests.test_server import clean_environ
@@ -217,7 +218,10 @@ def test_what_would_be_trained_is_said_without_a_trace(tmp_path: Path, command: 
     assert ended.out.startswith("small  Does [x] or [/y] help?\n")
     assert re.search(r"^1 +base +hidden 1, output +- +0/2$", ended.out, re.MULTILINE)
     assert re.search(r"^2 +add_layer +hidden 2, output +hidden 1 +0/2$", ended.out, re.MULTILINE)
-    assert ended.out.splitlines()[-1].startswith("4 of 4 stages left to train")
+    assert ended.out.splitlines()[-2:] == [
+        "4 of 4 stages left to train; arms share those they have in common",
+        "Progress counts 4 depths, each of an arm and a block, of one stage or more and its scores.",
+    ]
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -367,6 +371,43 @@ def test_a_tracker_whose_name_is_unknown_is_told_with_what_to_do(
         said.err,
     )
     assert said.out == ""
+
+
+def test_a_repeat_without_a_name_says_how_it_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name that it got, and the command that goes on with it, are said before anything trains."""
+
+    def fail(*_: object) -> None:
+        raise Unanswered("small cannot be answered now.", 1)
+
+    write_study(root)
+    monkeypatch.setattr(running, "answer_study", fail)
+    monkeypatch.setattr(
+        "sys.argv", ["layerwise", "run", "study.yaml", "--seeds", "4", "--set", "question=Is it?", "--repeat"]
+    )
+    assert cli.run_command() == 1
+    name = re.fullmatch(
+        r"This repeat is called (\w+)\. If it is interrupted, it goes on with: layerwise run study\.yaml --seeds 4"
+        r" --set 'question=Is it\?' --repeat \1\n",
+        capsys.readouterr().out,
+    )
+    assert name is not None
+    monkeypatch.setattr("sys.argv", ["layerwise", "run", "study.yaml", "--repeat", name[1]])
+    assert cli.run_command() == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_repeat_that_was_killed_is_told_with_its_name() -> None:
+    """Of flow runs that were killed, those that are repeats are told how they go on, but for one that goes on now."""
+    killed = ["small", "small · a", "small · b", "small · pilot", "few-labels · c"]
+    assert list(launching._killed_in_words(killed, small(), "b")) == [
+        "Killed before, and marked so now: small, small · a, small · b, small · pilot, few-labels · c."
+        " What was stored stays.",
+        "The repeat a of small goes on, asked as before, with: layerwise run STUDY --repeat a",
+        "The repeat c of few-labels goes on, asked as before, with: layerwise run few-labels --repeat c",
+    ]
+    assert list(launching._killed_in_words([], small())) == []
 
 
 @pytest.mark.slow
@@ -624,9 +665,11 @@ def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -
     """A successful run writes nothing to standard error, and no warning, log line or address to standard output."""
     assert (whole.ended.status, whole.ended.err) == (0, "")
     lines = whole.ended.out.splitlines()
-    progress = [line for line in lines if re.match(r"(training|publishing) \d+/\d+  \S", line)]
+    progress = [line for line in lines if re.match(r"(training \d+/\d+ depths|publishing \d+/\d+ batches)  \S", line)]
     table = [line for line in lines if re.match(r" +\d +\d +3  0\.\d{3} \+- 0\.\d{3}  0\.\d{3} \+- 0\.\d{3}$", line)]
-    assert any(line.startswith(f"training {STAGES}/{STAGES}  greedy, seeds 0-9, depth {STAGES}") for line in progress)
+    assert any(
+        line.startswith(f"training {STAGES}/{STAGES} depths  greedy, seeds 0-9, depth {STAGES}") for line in progress
+    )
     assert len(table) == STAGES
     head = ["small, arm greedy", "depth  layers  seeds  train accuracy   test accuracy"]
     rest = [line.strip() for line in lines if line not in {*progress, *table}]
@@ -796,7 +839,7 @@ def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
     assert ended.status == 1
     lines = [line for line in ended.out.splitlines() if line.strip() not in {"", "^C"}]
     assert lines[-1] == "layerwise: interrupted."
-    assert all(re.match(r"(\^C)?(training|publishing) .*\d+/\d+ ", line) for line in lines[1:-1])
+    assert all(re.match(r"(\^C)?(training|reading|publishing) .*\d+/\d+ ", line) for line in lines[1:-1])
     assert f" 1/{STAGES} " in ended.out, "the bar moves"
 
 
@@ -804,7 +847,7 @@ def test_a_request_to_end_is_honoured_as_ctrl_c(interrupted: Interrupted) -> Non
     """SIGTERM, as `kill` and a machine that shuts down send it, gives one line too, and exit 1."""
     ended = interrupted.ended["SIGTERM"]
     assert (ended.status, ended.err) == (1, "layerwise: interrupted.\n")
-    assert all(line.startswith("training ") for line in ended.out.splitlines()[1:])
+    assert all(line.startswith(("training ", "reading ")) for line in ended.out.splitlines()[1:])
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
@@ -846,6 +889,10 @@ def test_no_finished_stage_is_trained_again(interrupted: Interrupted, whole: Who
         assert before.items() <= after.items()
     assert 2 < len(written[0]) < len(written[1]) <= len(written[2]) < len(written[3])
     assert written[3].keys() == results(whole.root).keys()
+    (said,) = re.findall(
+        rf"^training {STAGES}/{STAGES} depths, (\d+) stored before  ", interrupted.ended["completed"].out, re.M
+    )
+    assert 0 < int(said) < STAGES
 
 
 def test_interruptions_leave_no_trace_in_the_answer(interrupted: Interrupted, whole: Whole) -> None:
