@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows import environment
+from flows import environment, stdout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -381,9 +381,7 @@ def _tell(line: str) -> None:
     try:
         click.echo(line)
     except BrokenPipeError:
-        from flows.printing import leave_unread
-
-        leave_unread()
+        stdout.leave_unread()
 
 
 def _one_way_out(output: Path | None, markdown: bool) -> None:
@@ -464,7 +462,15 @@ def _end_as_by_ctrl_c() -> None:
 
 
 def run_command() -> int:
-    """Do what the command line of this process asks; returns the exit status."""
+    """Do what the command line of this process asks; returns the exit status.
+
+    An answer that could not be printed is no answer.
+    """
+    status = _run_command()
+    return FAILED if status == DONE and stdout.is_lost() else status
+
+
+def _run_command() -> int:
     from layerwise.study import StudyError
     from tasks.scratch import ScratchFull
 
@@ -491,6 +497,8 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "layerwise"
         return f"{error.format_message()} `{command} --help` shows what it takes."
+    if isinstance(error, OSError) and _was_printing(error):
+        return stdout.lose(error)
     if isinstance(error, OSError):
         from tasks import durable
 
@@ -500,10 +508,17 @@ def _in_words(error: Exception) -> str:
     return error.format_message() if isinstance(error, click.ClickException) else str(error)
 
 
+def _was_printing(error: OSError) -> bool:
+    """Whether it was standard output that failed; the system names no file then."""
+    from traceback import walk_tb
+
+    return any(frame.f_code is click.echo.__code__ for frame, _ in walk_tb(error.__traceback__))
+
+
 def _refuse(message: str, status: int) -> int:
     from layerwise.study.parts import printable
 
-    with suppress(BrokenPipeError):  # what nobody reads changes no status
+    with suppress(OSError):  # what nobody reads, or can be written nowhere, changes no status
         click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 

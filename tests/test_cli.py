@@ -343,6 +343,35 @@ def test_a_place_that_takes_no_files_is_told_with_what_to_do(
     assert capsys.readouterr().err == said
 
 
+LOST = (
+    f"layerwise: standard output cannot be written ({os.strerror(errno.ENOSPC)}); send it where there is room, and ask"
+    " again.\n"
+)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("command", ["list", "--help", "show study.yaml"])
+def test_an_answer_that_cannot_be_printed_is_told(tmp_path: Path, command: str) -> None:
+    """Where standard output takes nothing, it is that which is named, with exit 1; and a refusal keeps its status."""
+    write_study(tmp_path)
+    with Path("/dev/full").open("w") as full:
+        ended = end(begin(tmp_path, *command.split(), stdout=full))
+        assert (ended.status, ended.err) == (1, LOST)
+        assert end(begin(tmp_path, "run", "nosuch", stdout=full, stderr=full)).status == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_run_goes_on_when_what_it_prints_is_lost(tmp_path: Path) -> None:
+    """A study is trained to its end while standard output takes nothing; that is told once, and makes the status 1."""
+    write_study(tmp_path, depth=1, seeds=2, track={"models": "none"})
+    for _ in ("trained", "answered from MLflow"):
+        with Path("/dev/full").open("w") as full:
+            ended = end(begin(tmp_path, "run", "study.yaml", stdout=full))
+        assert (ended.status, ended.err) == (1, LOST)
+        assert set(statuses(tmp_path)) == {"FINISHED"}
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_changes_no_status(tmp_path: Path, closed: str) -> None:
     """Where a shell has closed what a command would print to, it ends as it does otherwise."""
