@@ -3,7 +3,8 @@
 Nothing heavy is imported until a command needs it: help and refusals answer at once, and only ``run`` loads
 TensorFlow, when there is something to train.
 
-Exit status: 0 done; 1 it ran and something failed; 2 the request was wrong; 75 another process is at it.
+Exit status: 0 done; 1 something failed, such as a store that is damaged; 2 the request was wrong: another study, run,
+setting, folder, account or version is to be named; 75 another process is at it.
 """
 
 from __future__ import annotations
@@ -243,8 +244,9 @@ def register(
 ) -> None:
     """Register a network of a run, or its encoder alone, as a model to serve.
 
-    RUN is a study that was run, STUDY:REPEAT, or the id of a run. An encoder is that of the network which validation
-    chose, or the study declares, unless options say another. Nothing is trained, and scores say nothing here.
+    RUN is a study that was run, STUDY:REPEAT, or the id of a run; /ARM behind it is as good as --arm. An encoder is
+    that of the network which validation chose, or the study declares, unless options say another. Nothing is trained,
+    and scores say nothing here.
     """
     from flows.registering import Asked, register_command
 
@@ -496,7 +498,8 @@ def _run_command() -> int:
 def _in_words(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "layerwise"
-        return f"{error.format_message()} `{command} --help` shows what it takes."
+        said = error.format_message()
+        return f"{said}{'' if said.endswith(('.', '?')) else '.'} `{command} --help` shows what it takes."
     if isinstance(error, OSError) and _was_printing(error):
         return stdout.lose(error)
     if isinstance(error, OSError):

@@ -126,11 +126,11 @@ def refuse_store(error: TrackingError) -> int:
 
 def of_store(error: TrackingError) -> tuple[str, int]:
     """What a command says of a tracking store that it cannot use, and the status that it ends with."""
-    from tasks.tracking.store import StoreFull, TrackerAway
+    from tasks.tracking.store import TrackerAway, WrongRequest
 
     if isinstance(error, TrackerAway):
         return f"{error}; run again once it answers, or correct or unset MLFLOW_TRACKING_URI.", FAILED
-    return str(error), FAILED if isinstance(error, StoreFull) else WRONG_REQUEST
+    return str(error), WRONG_REQUEST if isinstance(error, WrongRequest) else FAILED
 
 
 def in_one_line(error: BaseException) -> str:

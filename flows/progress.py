@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -168,7 +168,7 @@ class _BarPhase:
     def advance(self, detail: str, *, found: bool = False) -> None:
         count = self.count
         count.advance(found=found)
-        words = {"counted": count.counted, "left": count.left, "detail": detail}
+        words: dict[str, Any] = {"counted": count.counted, "left": count.left, "detail": detail}
         self.bar.update(self.task, completed=count.done, total=count.now, description=count.doing, **words)
 
 

@@ -112,7 +112,7 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
 
 def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
     """The run that is meant, if it is one that was finished."""
-    from tasks.tracking.store import TrackingError, failures_in_one_line, file_of, is_new, open_store
+    from tasks.tracking.store import TrackingError, WrongRequest, failures_in_one_line, file_of, is_new, open_store
 
     if is_new(root):
         raise Unanswered(NOTHING_TRACKED.format(file_of(root)), WRONG_REQUEST)
@@ -126,7 +126,7 @@ def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
             tracked = read_tracked(client, run) if run.info.status == "FINISHED" else None
         if tracked is None:
             name = run.data.tags.get("layerwise.study", said)
-            raise TrackingError(
+            raise WrongRequest(
                 f"run {run.info.run_id} of {name} is {run.info.status}, so not all of it is tracked;"
                 f" finish it with `layerwise run`, and reproduce it then."
             )

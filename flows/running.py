@@ -41,6 +41,7 @@ class Answer:
         chosen: arm, depth and seed of the network that validation chose; empty where nothing was chosen.
         declared: those of the network that the study declares; empty where it declares none.
         registered: its version of the registered model of the study's name; empty where it was not registered.
+        published: whether all of it is in the tracking store.
     """
 
     table: pd.DataFrame | None
@@ -52,6 +53,7 @@ class Answer:
     chosen: str = ""
     declared: str = ""
     registered: str = ""
+    published: bool = True
 
     @property
     def all_supported(self) -> bool:
@@ -214,6 +216,7 @@ def _answer_of(outcome: Outcome) -> Answer:
         chosen=outcome.chosen.place if outcome.chosen else "",
         declared=outcome.declared.place if outcome.declared else "",
         registered=outcome.registered or "",
+        published=not outcome.unpublished,
     )
 
 
@@ -243,7 +246,8 @@ def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str
         if not answer.problems:
             name = f"{study.name}:{repeat}" if repeat else study.name
             say(f"Read the report: layerwise report {name}", console)
-        say("Look at the runs: layerwise ui", console)
+        if answer.published:
+            say("Look at the runs: layerwise ui", console)
     for problem in answer.problems:
         refuse(problem, FAILED)
 

@@ -228,24 +228,24 @@ def test_what_would_be_trained_is_said_without_a_trace(tmp_path: Path, command: 
 # --- requests that cannot be honoured ----------------------------------------------------------------------
 
 
-def refusal(root: Path, *arguments: str) -> str:
-    """The one line with which a command refuses a wrong request, without its beginning."""
+def refusal(root: Path, *arguments: str, status: int = 2) -> str:
+    """The one line with which a command refuses a wrong request, or says what failed, without its beginning."""
     ended = layerwise(root, *arguments)
-    assert (ended.status, ended.out) == (2, ""), ended
+    assert (ended.status, ended.out) == (status, ""), ended
     assert re.fullmatch(r"layerwise: [^\n]+\n", ended.err), ended.err
     assert "Traceback" not in ended.err
     return ended.err.removeprefix("layerwise: ").rstrip("\n")
 
 
 SETTINGS = {
-    "seeds=0": "study.yaml: seeds: received 0; input should be greater than or equal to 1",
-    "seeds=-3": "study.yaml: seeds: received -3; input should be",
-    "seeds=1000000000": "study.yaml: seeds: received 1000000000; input should be less than or equal to 100000",
-    "seeds=true": "study.yaml: seeds: received True; input should be a valid integer",
-    "seeds=many": "study.yaml: seeds: received 'many'; input should be a valid integer",
-    "seed=3": "study.yaml: seed: unknown key; did you mean seeds? Known: name, question, data,",
-    "training.epoch=3": "study.yaml: training.epoch: unknown key; did you mean epochs?",
-    "training.epochs=2.5": "study.yaml: training.epochs: received 2.5; input should be a valid integer",
+    "seeds=0": "seeds: received 0; input should be greater than or equal to 1",
+    "seeds=-3": "seeds: received -3; input should be",
+    "seeds=1000000000": "seeds: received 1000000000; input should be less than or equal to 100000",
+    "seeds=true": "seeds: received True; input should be a valid integer",
+    "seeds=many": "seeds: received 'many'; input should be a valid integer",
+    "seed=3": "seed: unknown key; did you mean seeds? Known: name, question, data,",
+    "training.epoch=3": "training.epoch: unknown key; did you mean epochs?",
+    "training.epochs=2.5": "training.epochs: received 2.5; input should be a valid integer",
     "training.batch_size=71": "batch_size 71 is larger than the training part (70 rows); use at most 70",
     "training.optimizer.name=adm": "received 'adm'; did you mean adam? Known: sgd, adam, rmsprop, adagrad",
     "training.optimizer.learning_rate=-1": "learning_rate: received -1; input should be greater than 0",
@@ -258,17 +258,20 @@ SETTINGS = {
     "network.layers.7.units=1": "'7' is not a position of a list of 1 (from 0)",
     "data.split.train=71": "train 71 + test 50 = 121 rows, but there are 120; make them equal",
     "data.source=blob": "data.source: received 'blob'",
-    "name=../up": "name: received '../up'",
+    "name=../up": "name: received '../up'; expected at most 80 small letters, digits, '.', '_' and '-'; ",
     "epochs": "--set 'epochs': expected key=value, as in --set training.epochs=50.",
     "training.epochs=[": "--set 'training.epochs=[': '[' is not a YAML value: expected the node content",
+    "seeds=010": "--set 'seeds=010': '010' is not a YAML value: 010 is no decimal number, and would be read as 8",
 }
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_impossible_study_is_refused_in_one_line(tmp_path: Path, setting: str) -> None:
-    """A study that cannot be is refused with where, what was received and what was expected; nothing is made."""
+    """A study that cannot be is refused with the setting, what was received and what was expected; nothing is made."""
     file = write_study(tmp_path)
-    assert SETTINGS[setting] in refusal(tmp_path, "run", "study.yaml", "--set", setting)
+    said = refusal(tmp_path, "run", "study.yaml", "--set", setting)
+    assert SETTINGS[setting] in said
+    assert said.startswith((f"--set {setting!r}: ", f"study.yaml with --set {setting!r}: "))
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -478,6 +481,15 @@ FILES = {
     "empty": (b"", "study.yaml: holds nothing; expected keys such as name"),
     "a list": (b"- 1\n", "study.yaml: holds a list; expected keys such as name"),
     "not text": (b"\xff\xfe", "study.yaml: is not UTF-8 text"),
+    "just words": (b"of mine", "study.yaml: holds text; expected keys such as name"),
+    "eights": (
+        b"name: x\nseeds: 010\n",
+        "study.yaml: line 2 is not valid YAML: 010 is no decimal number, and would be read as 8; write that, or quote",
+    ),
+    "sixties": (
+        b"name: x\ntraining: {epochs: 1:30}\n",
+        "line 2 is not valid YAML: 1:30 is no decimal number, and would",
+    ),
     "nothing needed": (b"name: x\n", "study.yaml: data: is missing; network: is missing"),
     "too large": (b"#" * 200_001, "study.yaml: 200,001 bytes; a study file holds at most 200,000."),
 }
@@ -497,7 +509,7 @@ COMMANDS = {
     "rnu study.yaml": "no command 'rnu'; did you mean run? `layerwise --help` shows what it takes.",
     "run": "Missing argument 'STUDY'. `layerwise run --help` shows what it takes.",
     "show": "Missing argument 'STUDY'. `layerwise show --help` shows what it takes.",
-    "run study.yaml again": "Got unexpected extra argument (again) `layerwise run --help` shows what it takes.",
+    "run study.yaml again": "Got unexpected extra argument (again). `layerwise run --help` shows what it takes.",
     "run study.yaml --epochs 3": "No such option '--epochs'. `layerwise run --help` shows what it takes.",
     "run study.yaml --seeds abc": "Invalid value for '--seeds': 'abc' is not a valid integer.",
     "run study.yaml --seeds": "Option '--seeds' requires an argument.",
@@ -508,9 +520,11 @@ COMMANDS = {
     "reproduce": "Missing argument 'RUN'. `layerwise reproduce --help` shows what it takes.",
     "reproduce small": "nothing is tracked here: there is no ",
     "clean --older-than 30": "--older-than '30': expected a number of hours, days or weeks, such as 12h, 30d or 8w.",
-    "doctor small": "Got unexpected extra argument (small) `layerwise doctor --help` shows what it takes.",
+    "doctor small": "Got unexpected extra argument (small). `layerwise doctor --help` shows what it takes.",
     "run nosuch": "no study named or file at 'nosuch'; ready-made: blobs-",
     "run blobs-superivsed": "at 'blobs-superivsed'; did you mean blobs-supervised, ",
+    "run .": "'.' is a folder; name a study file in it, such as study.yaml, or a ready-made study.",
+    "run study.yaml --seeds 0": "study.yaml with seeds 0: seeds: received 0; input should be greater",
     "run folder/nosuch.yaml": "no study named or file at 'folder/nosuch.yaml'; ready-made:",
     "ui --mlflow-port 0": "Invalid value for '--mlflow-port': 0 is not in the range 1<=x<=65535.",
 }
@@ -572,23 +586,63 @@ def of_a_newer_mlflow(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "store"),
+    ("command", "store", "status"),
     [
-        ("run study.yaml", in_the_way),
-        ("run study.yaml", not_a_database),
-        ("run study.yaml", of_a_newer_mlflow),
-        ("ui", in_the_way),
+        ("run study.yaml", in_the_way, 2),
+        ("run study.yaml", not_a_database, 1),
+        ("run study.yaml", of_a_newer_mlflow, 2),
+        ("report small", not_a_database, 1),
+        ("compare small other", not_a_database, 1),
+        ("reproduce small", not_a_database, 1),
+        ("ui", in_the_way, 2),
     ],
 )
-def test_store_that_cannot_be_used_is_refused(tmp_path: Path, command: str, store: Callable[[Path], str]) -> None:
-    """A tracking store that cannot be used is refused with its path and a remedy, and is left as it was."""
+def test_store_that_cannot_be_used_is_refused(
+    tmp_path: Path, command: str, store: Callable[[Path], str], status: int
+) -> None:
+    """A tracking store that cannot be used is refused with its path and a remedy, and is left as it was.
+
+    The status is 1 where it is broken, 2 where another place or version is to be named.
+    """
     write_study(tmp_path)
     expected = store(tmp_path)
     before = {file: file.stat().st_size for file in tmp_path.glob("**/*")}
     arguments = command.split() + (free_ports() if command == "ui" else [])
-    assert re.search(expected, refusal(tmp_path, *arguments))
+    assert re.search(expected, refusal(tmp_path, *arguments, status=status))
     assert {file: file.stat().st_size for file in before} == before
     assert servers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run study.yaml",
+        "show study.yaml",
+        "reproduce small",
+        "report small",
+        "compare a b",
+        "accept a",
+        "doctor",
+        "clean",
+    ],
+)
+def test_a_root_with_a_question_mark_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """The addresses of the databases in it would mean other places: every command says so, and nothing is made."""
+    root = tmp_path / "what?"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("LAYERWISE_ROOT", raising=False)
+    write_study(root)
+    monkeypatch.setattr("sys.argv", ["layerwise", *command.split()])
+    assert cli.run_command() == 2
+    assert capsys.readouterr().err == (
+        f"layerwise: {root} cannot hold runs: what follows a '?' is taken for settings in the addresses of its"
+        " databases; name a folder without one in LAYERWISE_ROOT, or rename it.\n"
+    )
+    assert [file.name for file in root.iterdir()] == ["study.yaml"]
+    assert list(tmp_path.iterdir()) == [root]
 
 
 def test_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from mlflow.entities import Run, ViewType
 
 from tasks.tracking.answers import stored_table
 from tasks.tracking.runs import KIND, PAGE, STUDY
-from tasks.tracking.store import TrackingError, failures_in_one_line
+from tasks.tracking.store import WrongRequest, failures_in_one_line
 from tasks.tracking.tracked import STAGES
 
 
@@ -29,7 +29,7 @@ def only_of_deleted(client: MlflowClient) -> set[str]:
             digests = _used(client, run)
             if digests is None:
                 name = run.data.tags.get(STUDY, "")
-                raise TrackingError(
+                raise WrongRequest(
                     f"run {run.info.run_id} of {name} ({run.info.status}) does not say which results it has used, so"
                     f" none can be told to be of deleted runs alone; finish it with `layerwise run {name}`, or delete"
                     " it too."

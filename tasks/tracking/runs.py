@@ -27,12 +27,14 @@ from layerwise.study import MOST_ARMS, MOST_SEEDS, AnyLayer, Procedure, Study, T
 from tasks import owners
 from tasks.tracking.store import (
     TrackingError,
+    WrongRequest,
     artifact_root,
     artifacts_of,
     database_path,
     failures_in_one_line,
     file_of,
     is_remote,
+    mlflow_command,
     require_artifacts_reached,
 )
 from tasks.tracking.views import VIEW_TAG, arms_view
@@ -378,9 +380,9 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
     if experiment is None:
         return _create_experiment(client, study, root)
     if experiment.lifecycle_stage != "active":
-        raise TrackingError(
-            f"the experiment {study.name!r} has been deleted; bring it back with"
-            f" `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or rename the study."
+        restore = mlflow_command(client, f"experiments restore --experiment-id {experiment.experiment_id}")
+        raise WrongRequest(
+            f"the experiment {study.name!r} has been deleted; bring it back with `{restore}`, or rename the study."
         )
     require_artifacts_reached(client, study.name, experiment.artifact_location)
     _require_artifacts_here(client, study, experiment.artifact_location, root)
@@ -395,7 +397,7 @@ def _require_artifacts_here(client: MlflowClient, study: Study, location: str, r
         return
     place, own = Path(local_file_uri_to_path(location)), artifact_root(root).resolve()
     if file_of(root) == database_path(root) and place.parent.is_dir() and not place.resolve().is_relative_to(own):
-        raise TrackingError(
+        raise WrongRequest(
             f"the artifacts of {study.name!r} are kept in {place}, outside {root}: this folder was copied from there."
             f" Run there, or set {own.parent} aside for a new store."
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -35,8 +36,9 @@ BUSY_SECONDS = 20.0
 """How long to wait for a writer to let go of the store."""
 
 FROM_RESULTS = (
-    "put a copy in its place, or move it away with its -wal and -shm files and run again: a new one is made, from the"
-    " results in .layerwise, without training."
+    "if you have a backup of this file, put that where it is; else move the file away, together with those of its name"
+    " that end in -wal and -shm, and run the study again: a new store is filled from the results in .layerwise, and"
+    " nothing trains."
 )
 """What to do about a damaged store."""
 
@@ -60,6 +62,10 @@ class TrackingError(RuntimeError):
 
 class TrackerAway(TrackingError):
     """The tracking store does not answer, or takes nothing just now: the same request may succeed a little later."""
+
+
+class WrongRequest(TrackingError):
+    """What was asked is not to be had of this store: another run, model, address, account or version is to be named."""
 
 
 class StoreFull(TrackingError):
@@ -160,7 +166,7 @@ def open_store(root: Path) -> MlflowClient:
     if uri.startswith("sqlite:"):
         return _open_sqlite(uri, root)
     if not uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql")):
-        raise TrackingError(
+        raise WrongRequest(
             f"MLFLOW_TRACKING_URI is {uri!r}; expected http(s)://, sqlite:/// or another database: correct or unset it."
         )
     return _open_remote(uri)
@@ -174,9 +180,7 @@ def open_existing_store(root: Path) -> MlflowClient:
     """
     path = database_path(root)
     if store_uri(root) == _sqlite_uri(path) and not path.exists():
-        raise TrackingError(
-            f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT."
-        )
+        raise WrongRequest(f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT.")
     return open_store(root)
 
 
@@ -208,7 +212,7 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
         if away := absence(error):
             raise TrackerAway(f"the tracking store {shown(uri)} {away}") from error
         if isinstance(error, MlflowException) and error.get_http_status_code() == FORBIDDEN:
-            raise TrackingError(
+            raise WrongRequest(
                 f"{doing} failed: our account may not do that at {shown(uri)} ({FORBIDDEN}); ask who runs the server"
                 " for the permission EDIT there, or rename the study."
             ) from error
@@ -264,6 +268,16 @@ def check_database(root: Path) -> Database:
     return Database(path, journal, _on_network(path))
 
 
+def mlflow_command(client: MlflowClient, arguments: str) -> str:
+    """A command of MLflow for the store of a client, to be pasted into the shell that this one was typed into.
+
+    A server that MLFLOW_TRACKING_URI names there needs no naming, and its password no printing.
+    """
+    uri = client.tracking_uri
+    here = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if uri.startswith("sqlite:") else ""
+    return f"{here}mlflow {arguments}"
+
+
 def is_remote(client: MlflowClient) -> bool:
     """Whether a server decides where artifacts go."""
     return client.tracking_uri.startswith(("http://", "https://"))
@@ -282,7 +296,7 @@ def require_artifacts_reached(client: MlflowClient, experiment: str, location: s
     """
     if location.startswith("mlflow-artifacts:") and not is_remote(client):
         # MLflow would fail later, with the whole address of the database, password included.
-        raise TrackingError(
+        raise WrongRequest(
             f"the artifacts of {experiment!r} go through a tracking server, and MLFLOW_TRACKING_URI names its database;"
             " name the server there, http(s)://…, or rename the study."
         )
@@ -298,13 +312,8 @@ def _path_of(uri: str) -> Path:
 
 def _open_sqlite(uri: str, root: Path) -> MlflowClient:
     path = _path_of(uri)
-    if uri == _sqlite_uri(database_path(root)) and "?" in uri:
-        raise TrackingError(
-            f"{database_path(root)} cannot be a tracking store: SQLAlchemy takes what follows a '?' for settings;"
-            " set LAYERWISE_ROOT to a folder without one, or rename it."
-        )
     _require_writable(path, artifact_root(root))
-    if not path.exists() or path.stat().st_size == 0:
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         _create(path, root)
     local = not _on_network(path)
     _require_revision(path, _inspect(path, write_ahead=local))
@@ -334,7 +343,7 @@ def _open_remote(uri: str) -> MlflowClient:
         if away := absence(error):
             raise TrackerAway(f"the tracking store {name} {away}") from None
         if isinstance(error, MlflowException) and error.get_http_status_code() == UNAUTHENTICATED:
-            raise TrackingError(
+            raise WrongRequest(
                 f"the tracking store {name} does not let us in ({UNAUTHENTICATED}): received {_whom(uri)}; set"
                 " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account there, or unset"
                 " MLFLOW_TRACKING_URI."
@@ -343,7 +352,7 @@ def _open_remote(uri: str) -> MlflowClient:
         remedy = "correct or unset MLFLOW_TRACKING_URI, or who you are there."
         if isinstance(error, ImportError):  # what SQLAlchemy takes for the driver changes with its version
             remedy = "install that, or name the driver that is there, as in postgresql+psycopg2://."
-        raise TrackingError(f"the tracking store {name} cannot be used ({reason[:200]}); {remedy}") from None
+        raise WrongRequest(f"the tracking store {name} cannot be used ({reason[:200]}); {remedy}") from None
     return client
 
 
@@ -388,14 +397,15 @@ def _require_writable(database: Path, artifacts: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            remedy = durable.remedy(error) if durable.is_full(error) else "mend what is in the way"
-            raise _kind_of(error)(
+            full = durable.is_full(error)
+            remedy = durable.remedy(error) if full else "mend what is in the way"
+            raise (StoreFull if full else WrongRequest)(
                 f"{folder} cannot be created ({error.strerror}); runs are tracked there: {remedy},"
                 " or set LAYERWISE_ROOT to another place."
             ) from None
     for place in (database.parent, artifacts, database):
         if place.exists() and not os.access(place, os.W_OK):
-            raise TrackingError(
+            raise WrongRequest(
                 f"{place} is not writable; runs are tracked there: change its permissions,"
                 " or set LAYERWISE_ROOT to another place."
             )
@@ -455,6 +465,10 @@ def _remove(draft: Path) -> None:
 
 def _inspect(path: Path, *, write_ahead: bool) -> str | None:
     """The store's schema revision (None: it has no schema); switches the write-ahead log on on the way."""
+    if path.is_dir():
+        raise TrackingError(
+            f"{path} is a folder, and the tracking store is a file of that name; move it away, and a new store is made."
+        )
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
             if write_ahead:
@@ -468,7 +482,9 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
             raise TrackerAway(f"the tracking store {path} is locked by another process") from None
         if _found_no_room(error, path.parent) or not durable.has_room(path.parent):
             raise StoreFull(f"the disk of {path} is full ({error}); free space on that disk, and run again.") from None
-        raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
+        raise TrackingError(
+            f"{path} cannot be opened ({error}); see to its disk and permissions, and run again."
+        ) from None
     except sqlite3.DatabaseError as error:
         if "malformed" in str(error):
             raise TrackingError(f"{path} is damaged ({error}); {FROM_RESULTS}") from None
@@ -483,11 +499,11 @@ def _require_revision(path: Path, found: str | None) -> None:
     if found in newest:
         return
     if found in older:
-        raise TrackingError(
+        raise WrongRequest(
             f"{path} was made by an older MLflow than {version('mlflow')} (schema {found});"
             f" back it up, then run `mlflow db upgrade {_sqlite_uri(path)}`."
         )
-    raise TrackingError(
+    raise WrongRequest(
         f"{path} was made by a newer MLflow than {version('mlflow')} (schema {found} is unknown here);"
         " install that version, or set LAYERWISE_ROOT to another place."
     )
