@@ -63,10 +63,10 @@ def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, 
 
 
 def _runs(said: Sequence[str], root: Path) -> list[RunScores]:
-    from tasks.tracking.store import open_existing_store
+    from tasks.tracking.store import open_store_to_read
     from tasks.tracking.tracked import arm_settings, find_arm, read_tracked
 
-    client = open_existing_store(root)
+    client = open_store_to_read(root)
     found = [find_arm(client, name) for name in said]
     held = [(read_tracked(client, run), arm, arm_settings(client, run)) for run, arm in found]
     # The same run twice is one name, which is then refused; two runs of one name are told apart.

@@ -39,10 +39,10 @@ def report_command(said: str, *, output: Path | None, as_text: bool, may_open: b
         root: where runs are.
     """
     environment.set_variables(root)
-    from tasks.tracking.store import TrackingError, open_existing_store
+    from tasks.tracking.store import TrackingError, open_store_to_read
 
     try:
-        client = open_existing_store(root)
+        client = open_store_to_read(root)
         run, content = _report(client, said, as_text=as_text)
     except TrackingError as error:
         return refuse_store(error)

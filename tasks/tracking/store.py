@@ -20,7 +20,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -184,6 +184,20 @@ def open_existing_store(root: Path) -> MlflowClient:
     return open_store(root)
 
 
+def open_store_to_read(root: Path) -> MlflowClient:
+    """:func:`open_existing_store` for one who writes nothing, so that the store may lie where nothing can be written.
+
+    Raises:
+        TrackingError: as :func:`open_existing_store` does, and if SQLite would have to write to read.
+    """
+    path = database_path(root)
+    if store_uri(root) != _sqlite_uri(path) or not path.is_file():
+        return open_existing_store(root)
+    if all(os.access(place, os.W_OK) for place in (path.parent, path)):
+        return open_existing_store(root)
+    return _open_read_only(path)
+
+
 @contextmanager
 def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
     """Turn what MLflow, its database, the network or the disk raise meanwhile into a :class:`TrackingError`.
@@ -307,7 +321,8 @@ def _sqlite_uri(path: Path) -> str:
 
 
 def _path_of(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(unquote(path.removeprefix("file:")) if path.startswith("file:") else path).absolute()
 
 
 def _open_sqlite(uri: str, root: Path) -> MlflowClient:
@@ -325,6 +340,33 @@ def _open_sqlite(uri: str, root: Path) -> MlflowClient:
         if local:
             _relax_syncs(client)
     return client
+
+
+def _open_read_only(path: Path) -> MlflowClient:
+    """A client that writes neither rows nor a log.
+
+    A log that others have left is read with the store, if the index beside it is there. Without a log nobody has the
+    store open, and what is read is the whole of it.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    settled = not log.exists() or log.stat().st_size == 0
+    address = f"file:{quote(str(path))}?mode=ro{'&immutable=1' * settled}"
+    try:
+        found = _inspect(path, write_ahead=False, address=address)
+    except TrackingError:
+        if settled:
+            raise
+        raise TrackingError(
+            f"{path} cannot be read where nothing can be written: {log.name} beside it is still to be taken in; make"
+            f" {path.parent} writable, or copy it elsewhere and name the folder around the copy in LAYERWISE_ROOT."
+        ) from None
+    _require_revision(path, found)
+
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{address}&uri=true"
+    with failures_in_one_line("opening the tracking store", uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _open_remote(uri: str) -> MlflowClient:
@@ -463,14 +505,18 @@ def _remove(draft: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _inspect(path: Path, *, write_ahead: bool) -> str | None:
-    """The store's schema revision (None: it has no schema); switches the write-ahead log on on the way."""
+def _inspect(path: Path, *, write_ahead: bool, address: str = "") -> str | None:
+    """The store's schema revision (None: it has no schema); switches the write-ahead log on on the way.
+
+    ``address`` is how SQLite is to open it, if not as any file.
+    """
     if path.is_dir():
         raise TrackingError(
             f"{path} is a folder, and the tracking store is a file of that name; move it away, and a new store is made."
         )
     try:
-        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        opened = sqlite3.connect(address or path, timeout=BUSY_SECONDS, uri=bool(address))
+        with closing(opened) as connection:
             if write_ahead:
                 connection.execute("PRAGMA journal_mode=WAL")
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
