@@ -26,11 +26,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from flows import cli, environment, launching, running
 from flows.launching import Unanswered
+from flows.printing import Terminal
+from flows.trained import Outcome
 from tests.chaos import state
 from tests.studies import small, small_document
 from tests.test_server import clean_environ
@@ -822,6 +825,16 @@ def test_finished_study_is_answered_from_mlflow_alone(whole: Whole) -> None:
         "small was finished before: 3 seed runs verified, nothing trained. To compute it afresh: --repeat."
     )
     assert (row_counts(whole.root), results(whole.root)) == before
+
+
+@pytest.mark.parametrize("lost", [[], ["the tracking store /a does not answer"]], ids=["published", "not published"])
+def test_nobody_is_sent_to_pages_that_show_nothing(lost: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What could not be published is said with what to do, and not that the pages show it."""
+    answer = running._answer_of(Outcome(small(), None, pd.DataFrame(), {}, lost))
+    running._print_answer(small(), answer, Terminal())
+    said = capsys.readouterr()
+    assert ("Look at the runs: layerwise ui" in said.out) == (not lost)
+    assert said.err == "".join(f"layerwise: trained, not published: {why}; run again to publish it\n" for why in lost)
 
 
 # --- interruptions -----------------------------------------------------------------------------------------

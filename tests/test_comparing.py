@@ -7,8 +7,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +20,7 @@ from tasks.tracking.publishing import Publisher
 from tasks.tracking.runs import close_runs, open_runs
 from tasks.tracking.store import database_path, open_store
 from tasks.tracking.tracked import SCORES, STUDY_FILE
+from tests.mounts import read_only
 from tests.studies import small
 
 CHECKOUT = Path(__file__).parents[1]
@@ -55,18 +56,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         close_runs(client, tree)
     return root
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """Nothing can be written below a folder meanwhile, not even by root."""
-    for command in (["mount", "--bind", folder, folder], ["mount", "-o", "remount,ro,bind", folder]):
-        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-            pytest.skip("mounting is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 MARK = """
