@@ -36,7 +36,6 @@ from tasks.tracking.store import (
     is_new,
     misplaced,
     open_store,
-    require_nameable,
     store_uri,
     taken_as_ours,
 )
@@ -108,7 +107,6 @@ def examined(root: Path, *, thorough: bool) -> Iterator[Finding]:
 
 def _store(root: Path, seconds: float) -> Iterator[Finding]:
     try:
-        require_nameable(root)
         if is_new(root):
             file = file_of(root)
             why = f"{file} is empty" if file.exists() else f"there is no {file}"

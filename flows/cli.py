@@ -3,7 +3,8 @@
 Nothing heavy is imported until a command needs it: help and refusals answer at once, and only ``run`` loads
 TensorFlow, when there is something to train.
 
-Exit status: 0 done; 1 it ran and something failed; 2 the request was wrong; 75 another process is at it.
+Exit status: 0 done; 1 something failed, such as a store that is damaged; 2 the request was wrong: another study, run,
+setting, folder, account or version is to be named; 75 another process is at it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows import environment
+from flows import environment, stdout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_REQUEST, BUSY = 0, 1, 2, 75
 
 INTERRUPTED = "interrupted."
+
+BY_TIME = "auto"
+"""What ``--repeat`` without a name is taken for."""
 
 
 class Commands(click.Group):
@@ -112,7 +116,7 @@ model_version = click.option("--version", type=click.IntRange(1), metavar="N", h
 @click.option(
     "--repeat",
     is_flag=False,
-    flag_value="auto",
+    flag_value=BY_TIME,
     default="",
     metavar="[NAME]",
     help="Compute everything afresh in runs of its own; the same NAME again goes on with that repeat.",
@@ -145,12 +149,13 @@ def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, 
         return
     from flows.running import run_study_command
 
-    wanted = {"require_claims": how["require_claims"], "scale": scale}
+    again = _to_go_on(study, seeds, overrides, name) if repeat == BY_TIME else ""
+    wanted = {"require_claims": how["require_claims"], "scale": scale, "again": again}
     try:
         sys.exit(run_study_command(asked, repeat=name, root=environment.root(), **wanted))
     except KeyboardInterrupt:
-        again = f"again with --repeat {name}" if repeat == "auto" else "the same again"
-        sys.exit(_refuse(f"interrupted; run {again}, and it goes on where it stopped.", FAILED))
+        what = f"`{again}`" if again else "the same again"
+        sys.exit(_refuse(f"interrupted; run {what}, and it goes on where it stopped.", FAILED))
 
 
 @cli.command("list")
@@ -245,8 +250,9 @@ def register(
 ) -> None:
     """Register a network of a run, or its encoder alone, as a model to serve.
 
-    RUN is a study that was run, STUDY:REPEAT, or the id of a run. An encoder is that of the network which validation
-    chose, or the study declares, unless options say another. Nothing is trained, and scores say nothing here.
+    RUN is a study that was run, STUDY:REPEAT, or the id of a run; /ARM behind it is as good as --arm. An encoder is
+    that of the network which validation chose, or the study declares, unless options say another. Nothing is trained,
+    and scores say nothing here.
     """
     from flows.registering import Asked, register_command
 
@@ -386,9 +392,7 @@ def _tell(line: str) -> None:
     try:
         click.echo(line)
     except BrokenPipeError:
-        from flows.printing import leave_unread
-
-        leave_unread()
+        stdout.leave_unread()
 
 
 def _one_way_out(output: Path | None, markdown: bool) -> None:
@@ -436,11 +440,20 @@ def _repeat_name(repeat: str) -> str:
     import re
     from datetime import UTC, datetime
 
-    if repeat == "auto":
+    if repeat == BY_TIME:
         return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|", repeat):
         raise click.UsageError(f"--repeat {repeat!r}: use at most 64 letters, digits, '.', '_' and '-'.")
     return repeat
+
+
+def _to_go_on(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str) -> str:
+    """The command that goes on with a repeat, whose name nobody gave."""
+    import shlex
+
+    asked = [study, *(() if seeds is None else ("--seeds", str(seeds)))]
+    asked += [word for setting in overrides for word in ("--set", setting)]
+    return shlex.join(["layerwise", "run", *asked, "--repeat", repeat])
 
 
 def main() -> None:
@@ -464,7 +477,15 @@ def _degrade_output() -> None:
 
 
 def run_command() -> int:
-    """Do what the command line of this process asks; returns the exit status."""
+    """Do what the command line of this process asks; returns the exit status.
+
+    An answer that could not be printed is no answer.
+    """
+    status = _run_command()
+    return FAILED if status == DONE and stdout.is_lost() else status
+
+
+def _run_command() -> int:
     from layerwise.study import StudyError
     from tasks.scratch import ScratchFull
 
@@ -490,7 +511,10 @@ def run_command() -> int:
 def _in_words(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "layerwise"
-        return f"{error.format_message()} `{command} --help` shows what it takes."
+        said = error.format_message()
+        return f"{said}{'' if said.endswith(('.', '?')) else '.'} `{command} --help` shows what it takes."
+    if isinstance(error, OSError) and _was_printing(error):
+        return stdout.lose(error)
     if isinstance(error, OSError):
         from tasks import durable
 
@@ -500,10 +524,17 @@ def _in_words(error: Exception) -> str:
     return error.format_message() if isinstance(error, click.ClickException) else str(error)
 
 
+def _was_printing(error: OSError) -> bool:
+    """Whether it was standard output that failed; the system names no file then."""
+    from traceback import walk_tb
+
+    return any(frame.f_code is click.echo.__code__ for frame, _ in walk_tb(error.__traceback__))
+
+
 def _refuse(message: str, status: int) -> int:
     from layerwise.study.parts import printable
 
-    with suppress(BrokenPipeError):  # what nobody reads changes no status
+    with suppress(OSError):  # what nobody reads, or can be written nowhere, changes no status
         click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 

@@ -44,11 +44,11 @@ def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, 
     if len(said) < 2:
         raise StudyError(f"compare: received {len(said)} run; expected two or more: name another one")
     from layerwise.across import compare_runs
-    from tasks.tracking.store import TrackerAway
+    from tasks.tracking.store import TrackingError
 
     try:
         runs = _runs(said, root)
-    except TrackerAway as error:
+    except TrackingError as error:
         return refuse_store(error)
     found = compare_runs(runs)
     from layerwise import report
@@ -63,17 +63,12 @@ def compare_command(said: Sequence[str], *, output: Path | None, as_text: bool, 
 
 
 def _runs(said: Sequence[str], root: Path) -> list[RunScores]:
-    from tasks.tracking.store import TrackerAway, TrackingError, open_existing_store
+    from tasks.tracking.store import open_store_to_read
     from tasks.tracking.tracked import arm_settings, find_arm, read_tracked
 
-    try:
-        client = open_existing_store(root)
-        found = [find_arm(client, name) for name in said]
-        held = [(read_tracked(client, run), arm, arm_settings(client, run)) for run, arm in found]
-    except TrackerAway:
-        raise
-    except TrackingError as error:
-        raise StudyError(str(error)) from None
+    client = open_store_to_read(root)
+    found = [find_arm(client, name) for name in said]
+    held = [(read_tracked(client, run), arm, arm_settings(client, run)) for run, arm in found]
     # The same run twice is one name, which is then refused; two runs of one name are told apart.
     names = [name for name, _ in {(one.name, one.run.info.run_id) for one, _, _ in held}]
     return [run_scores(one, arm, settings, names) for one, arm, settings in held]

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from flows import environment
@@ -40,7 +41,13 @@ Blocks = tuple[Block, ...]
 
 
 class Crew(Protocol):
-    """Trains groups of blocks."""
+    """Trains groups of blocks.
+
+    Attributes:
+        new: digests of what was not stored before, of the depths taken in so far at least.
+    """
+
+    new: set[str]
 
     def trained(self, groups: Sequence[Blocks], steps: Any) -> Iterator[tuple[Blocks, Iterator[Depth]]]:
         """Groups in their order, and their depths, which may raise what failed."""
@@ -70,10 +77,31 @@ def ledger(scale: Scale | None) -> Ledger:
 class _Here:
     def __init__(self, growing: Growing, data: Data) -> None:
         self.growing, self.data = growing, data
+        self.new: set[str] = set()
 
     def trained(self, groups: Sequence[Blocks], steps: Any) -> Iterator[tuple[Blocks, Iterator[Depth]]]:
+        noticing = _Noticing(steps, environment.results_folder(environment.root()), self.new)
         for blocks in groups:
-            yield blocks, self.growing.depths(blocks, self.data, steps=steps)
+            yield blocks, self.growing.depths(blocks, self.data, steps=noticing)
+
+
+class _Noticing:
+    """The same stages; of those that are not stored it is noticed that they are new."""
+
+    def __init__(self, steps: Any, folder: Path, new: set[str]) -> None:
+        self._steps, self._folder, self._new = steps, folder, new
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        step = getattr(self._steps, name)
+        if name not in STAGES:
+            return step
+
+        def noticed(*arguments: Any) -> Any:
+            if not (self._folder / arguments[-1]).is_file():
+                self._new.add(arguments[-1])
+            return step(*arguments)
+
+        return noticed
 
 
 class _Found:
@@ -113,6 +141,7 @@ class _Workers:
         self.scale, self.held, self.growing, self.data = scale, held, growing, data
         self.cluster: Cluster | None = None
         self.folder = environment.results_folder(environment.root())
+        self.new: set[str] = set()
         functions = growing.study.functions
         self.surroundings = Surroundings.here(environment.of_workers(environment.root()), functions)
         self.groups: Sequence[Blocks] = ()
@@ -148,6 +177,7 @@ class _Workers:
             if not self._digests(place) & busy:
                 self.waiting.remove(place)
                 if missing := self._missing(place):
+                    self.new |= missing
                     self.under_way[place] = self._submit(self.groups[place])
                     busy |= missing
                 else:

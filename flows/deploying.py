@@ -35,8 +35,9 @@ from prefect.schedules import Schedule
 from prefect.states import Cancelled
 
 from flows.crashed import close_crashed
+from flows.launching import SEPARATOR
 from flows.schedules import Entry, Scheduled
-from flows.slot import FLOW, SEPARATOR, repeat_name, run_slot
+from flows.slot import FLOW, repeat_name, run_slot
 from layerwise.study import StudyError
 
 TAG = "layerwise"

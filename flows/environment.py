@@ -140,8 +140,18 @@ class DiskFull(EnvironmentProblem):
 
 
 def root() -> Path:
-    """The folder that holds ``mlruns`` and ``.layerwise``: ``LAYERWISE_ROOT`` or the working directory."""
-    return Path(os.environ.get("LAYERWISE_ROOT") or Path.cwd()).expanduser().absolute()
+    """The folder that holds ``mlruns`` and ``.layerwise``: ``LAYERWISE_ROOT`` or the working directory.
+
+    Raises :class:`EnvironmentProblem` where the addresses of the databases in it cannot be written, and would mean
+    other places.
+    """
+    found = Path(os.environ.get("LAYERWISE_ROOT") or Path.cwd()).expanduser().absolute()
+    if "?" in str(found):
+        raise EnvironmentProblem(
+            f"{found} cannot hold runs: what follows a '?' is taken for settings in the addresses of its databases;"
+            " name a folder without one in LAYERWISE_ROOT, or rename it."
+        )
+    return found
 
 
 def private_folder(root: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,16 @@ from rich.console import Console
 from flows import environment
 from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, of_store, say, warnings_shown
-from layerwise.study import StudyError
+from layerwise.study import Study, StudyError, shipped
 from tasks import durable
 from tasks.scratch import ScratchFull, own_place
 
 if TYPE_CHECKING:
     from flows.server import Server
     from tasks.tracking.store import TrackingError
+
+SEPARATOR, PILOT = " · ", "pilot"
+"""What stands in the name of a flow run between its study and its repeat; and what stands there for a pilot."""
 
 
 class Unanswered(RuntimeError):
@@ -65,8 +68,8 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
         logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
         told = _failures_told(name, root)
         with told, server.ready(), _our_blocks_alone(), shown(console), warnings_shown(console), owned():
-            if crashed := close_crashed():
-                say(f"Killed before, and marked so now: {', '.join(crashed)}. What was stored stays.", console)
+            for line in _killed_in_words(close_crashed(), *arguments[:2]):
+                say(line, console)
             storage = results_block(environment.results_folder(root))
             try:
                 return flow.with_options(result_storage=storage)(*arguments)
@@ -99,6 +102,17 @@ def _failures_told(name: str, root: Path) -> Generator[None]:
         if not durable.has_room(root):
             remedy = f"the disk of {root} is full: free space on it, and run again."
         raise Unanswered(f"{name} failed: {in_one_line(error)}; {remedy}", FAILED) from None
+
+
+def _killed_in_words(crashed: Sequence[str], study: Study, repeat: str = "") -> Iterator[str]:
+    """Which flow runs were killed before one of this study, and how those that are repeats go on."""
+    if not crashed:
+        return
+    yield f"Killed before, and marked so now: {', '.join(crashed)}. What was stored stays."
+    for name, _, killed in (one.partition(SEPARATOR) for one in dict.fromkeys(crashed)):
+        if killed not in {"", PILOT} and (name, killed) != (study.name, repeat):
+            again = f"layerwise run {name if name in shipped() else 'STUDY'} --repeat {killed}"
+            yield f"The repeat {killed} of {name} goes on, asked as before, with: {again}"
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import pandas as pd
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import progress
+from flows import crew, progress
+from flows.launching import PILOT, SEPARATOR
 from layerwise import datasets, stages
 from layerwise.growing import Growing
 from layerwise.study import Study
@@ -19,7 +20,7 @@ from tasks import training
 
 
 def _flow_run_name() -> str:
-    return f"{flow_run.parameters['study'].name} · pilot"
+    return SEPARATOR.join([flow_run.parameters["study"].name, PILOT])
 
 
 @flow(name="pilot", flow_run_name=_flow_run_name, persist_result=False)
@@ -35,10 +36,11 @@ def pilot_study(study: Study) -> pd.DataFrame:
     data = training.generate_data(study.data)
     datasets.check_seeds(study, data)
     growing, records = Growing(study), []
-    for _, groups in stages.rounds(study, data.digest):
-        bar = progress.begin("piloting", partial(growing.steps, groups))
-        for blocks in groups:
-            for depth in growing.depths(blocks, data, steps=training):
-                records += depth.records()
-                bar.advance(depth.place)
+    with crew.at_work(None, growing, data) as here:
+        for _, groups in stages.rounds(study, data.digest):
+            bar = progress.begin("piloting", partial(growing.steps, groups), "depths")
+            for _, depths in here.trained(groups, training):
+                for depth in depths:
+                    records += depth.records()
+                    bar.advance(depth.place, found=here.new.isdisjoint(depth.digests))
     return pd.DataFrame(records)

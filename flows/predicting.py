@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows import environment
-from flows.printing import DONE, FAILED, WRONG_REQUEST, leave_unread, refuse, refuse_store
+from flows.printing import DONE, FAILED, WRONG_REQUEST, refuse, refuse_store
+from flows.stdout import leave_unread
 from layerwise.study import StudyError
 from tasks.scratch import scratch
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows import stdout
 from layerwise.study import Study
 from layerwise.study.parts import printable
 from layerwise.study.scores import LABELS
@@ -32,19 +31,20 @@ COLUMNS = LABELS | {"test_mae": "test MAE", "test_reconstruction_mse": "test err
 
 
 class Terminal(Console):
-    """Standard output. Once its reader, such as ``head``, has left, nothing is printed, and the work goes on."""
+    """Standard output. Once its reader has left, or it takes nothing, nothing is printed, and the work goes on."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, or say once on standard error that this is lost."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            self.quiet = True
+            refuse(stdout.lose(error), FAILED)
 
     def on_broken_pipe(self) -> None:
         """Rich would end the process, from the middle of whatever it does."""
         self.quiet = True
-        leave_unread(self.file)
-
-
-def leave_unread(file: IO[str] | None = None) -> None:
-    """Have standard output, or what stands for it, go nowhere, since nobody reads it any more."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, (file or sys.stdout).fileno())
-    os.close(nowhere)
+        stdout.leave_unread(self.file)
 
 
 def print_results(study: Study, table: pd.DataFrame, answer: str, console: Console) -> None:
@@ -114,7 +114,7 @@ def _mean_and_sd(row: dict[str, Any], name: str) -> str:
 
 def refuse(message: str, status: int) -> int:
     """Say on standard error, in one line, what is wrong; returns the status to exit with."""
-    with suppress(BrokenPipeError):  # what nobody reads changes no status
+    with suppress(OSError):  # what nobody reads, or can be written nowhere, changes no status
         click.echo(f"layerwise: {printable(' '.join(message.split()))}", err=True)
     return status
 
@@ -126,11 +126,11 @@ def refuse_store(error: TrackingError) -> int:
 
 def of_store(error: TrackingError) -> tuple[str, int]:
     """What a command says of a tracking store that it cannot use, and the status that it ends with."""
-    from tasks.tracking.store import StoreFull, TrackerAway
+    from tasks.tracking.store import TrackerAway, WrongRequest
 
     if isinstance(error, TrackerAway):
         return f"{error}; run again once it answers, or correct or unset MLFLOW_TRACKING_URI.", FAILED
-    return str(error), FAILED if isinstance(error, StoreFull) else WRONG_REQUEST
+    return str(error), WRONG_REQUEST if isinstance(error, WrongRequest) else FAILED
 
 
 def in_one_line(error: BaseException) -> str:

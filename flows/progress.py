@@ -1,4 +1,8 @@
-"""What a person sees while a study trains: a bar with the time left, or plain lines without a terminal."""
+"""What a person sees while a study trains: a bar with the time left, or plain lines without a terminal.
+
+What is found stored is told from what is trained, and costs nothing: the time left is that of the steps still to take,
+each as long as those that were taken.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,7 +21,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from flows.printing import say
@@ -32,14 +36,14 @@ Total = int | Callable[[], int]
 class Phase(Protocol):
     """A phase of the work, such as training."""
 
-    def advance(self, detail: str) -> None:
-        """One step of the phase is done."""
+    def advance(self, detail: str, *, found: bool = False) -> None:
+        """One step of the phase is done; ``found`` if what it leaves was stored before."""
 
 
 class Reporter(Protocol):
     """Hears of the work as it gets done."""
 
-    def begin(self, phase: str, total: Total) -> Phase:
+    def begin(self, phase: str, total: Total, of: str) -> Phase:
         """A phase of so many steps begins."""
 
     def tell(self, line: str) -> None:
@@ -49,11 +53,11 @@ class Reporter(Protocol):
 class Silent:
     """Says nothing: what runs get that nobody watches."""
 
-    def begin(self, phase: str, total: Total) -> Phase:  # noqa: ARG002 - it says nothing
+    def begin(self, phase: str, total: Total, of: str) -> Phase:  # noqa: ARG002 - it says nothing
         """Say nothing."""
         return self
 
-    def advance(self, detail: str) -> None:
+    def advance(self, detail: str, *, found: bool = False) -> None:
         """Say nothing."""
 
     def tell(self, line: str) -> None:
@@ -63,9 +67,15 @@ class Silent:
 _current: ContextVar[Reporter] = ContextVar("reporter")
 
 
-def begin(phase: str, total: Total) -> Phase:
-    """Tell whoever listens that a phase of ``total`` steps begins; its steps are told to what is returned."""
-    return _current.get(Silent()).begin(phase, total)
+def begin(phase: str, total: Total, of: str) -> Phase:
+    """Tell whoever listens that a phase begins; its steps are told to what is returned.
+
+    Args:
+        phase: what is being done, as in ``"training"``.
+        total: how many steps it has.
+        of: what is counted, as in ``"depths"``.
+    """
+    return _current.get(Silent()).begin(phase, total, of)
 
 
 def tell(line: str) -> None:
@@ -73,8 +83,46 @@ def tell(line: str) -> None:
     _current.get(Silent()).tell(line)
 
 
-def _now(total: Total) -> int:
-    return total if isinstance(total, int) else total()
+@dataclass
+class _Count:
+    """How far a phase is."""
+
+    phase: str
+    total: Total
+    of: str
+    done: int = 0
+    found: int = 0
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
+
+    def advance(self, *, found: bool) -> None:
+        self.done += 1
+        self.found += found
+
+    @property
+    def now(self) -> int:
+        """How many steps there are, as far as that is settled."""
+        return self.total if isinstance(self.total, int) else self.total()
+
+    @property
+    def doing(self) -> str:
+        """What is being done: where all so far was there already, nothing but reading."""
+        return "reading" if self.done and self.done == self.found else self.phase
+
+    @property
+    def counted(self) -> str:
+        """What is counted, and how much of it was there already."""
+        return f"{self.of}, {self.found} stored before" if self.found else self.of
+
+    @property
+    def left(self) -> str:
+        """About how long it will take, once a step was taken that tells."""
+        taken, missing = self.done - self.found, self.now - self.done
+        if not taken or missing <= 0:
+            return ""
+        return f"about {(time.monotonic() - self.began) / taken * missing:.0f} s left"
 
 
 @contextmanager
@@ -93,9 +141,9 @@ def _bar(console: Console) -> Progress:
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[counted]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[detail]}", style="dim"),
         console=console,
     )
@@ -105,43 +153,45 @@ class _Bars:
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
 
-    def begin(self, phase: str, total: Total) -> _BarPhase:
-        return _BarPhase(self.bar, self.bar.add_task(phase, total=_now(total), detail=""), total)
+    def begin(self, phase: str, total: Total, of: str) -> _BarPhase:
+        return _BarPhase(self.bar, _Count(phase, total, of))
 
     def tell(self, line: str) -> None:
         say(line, self.bar.console)
 
 
 class _BarPhase:
-    def __init__(self, bar: Progress, task: TaskID, total: Total) -> None:
-        self.bar, self.task, self.total = bar, task, total
+    def __init__(self, bar: Progress, count: _Count) -> None:
+        self.bar, self.count = bar, count
+        self.task: TaskID = bar.add_task(count.doing, total=count.now, counted=count.counted, left="", detail="")
 
-    def advance(self, detail: str) -> None:
-        self.bar.update(self.task, advance=1, total=_now(self.total), detail=detail)
+    def advance(self, detail: str, *, found: bool = False) -> None:
+        count = self.count
+        count.advance(found=found)
+        words: dict[str, Any] = {"counted": count.counted, "left": count.left, "detail": detail}
+        self.bar.update(self.task, completed=count.done, total=count.now, description=count.doing, **words)
 
 
 class _Lines:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def begin(self, phase: str, total: Total) -> _LinePhase:
-        return _LinePhase(self.console, phase, total)
+    def begin(self, phase: str, total: Total, of: str) -> _LinePhase:
+        return _LinePhase(self.console, _Count(phase, total, of))
 
     def tell(self, line: str) -> None:
         say(line, self.console)
 
 
 class _LinePhase:
-    def __init__(self, console: Console, phase: str, total: Total) -> None:
-        self.console, self.phase, self.total, self.done = console, phase, total, 0
-        self.started = self.said = time.monotonic()
+    def __init__(self, console: Console, count: _Count) -> None:
+        self.console, self.count, self.said = console, count, count.began
 
-    def advance(self, detail: str) -> None:
-        self.done += 1
-        now, total = time.monotonic(), _now(self.total)
-        if self.done < total and now - self.said < LINES_APART:
+    def advance(self, detail: str, *, found: bool = False) -> None:
+        count, now = self.count, time.monotonic()
+        count.advance(found=found)
+        if count.done < count.now and now - self.said < LINES_APART:
             return
-        self.said, elapsed = now, now - self.started
-        left = f", about {elapsed / self.done * (total - self.done):.0f} s left" if self.done < total else ""
-        line = f"{self.phase} {self.done}/{total}  {detail}  {elapsed:.0f} s{left}"
-        say(line, self.console)
+        self.said, left = now, count.left and f", {count.left}"
+        place = f"{count.doing} {count.done}/{count.now} {count.counted}"
+        say(f"{place}  {detail}  {now - count.began:.0f} s{left}", self.console)

@@ -107,7 +107,7 @@ class Publishing:
         summary = self.trained.summary(outcome)
         if summary is not None:
             steps.append(partial(self._send_summary, outcome.study, summary))
-        bar = progress.begin("publishing", len(steps)) if self.kept else None
+        bar = progress.begin("publishing", len(steps), "batches") if self.kept else None
         for step in steps:
             with unpublished_noted(self.trained):
                 self._insist(step)
@@ -214,7 +214,7 @@ class Publishing:
         if self.under_way is None and not self.waiting:
             return
         blocks = len({_place(depth) for depth in self.waiting})
-        bar = progress.begin("publishing", len(self.sent) + blocks)
+        bar = progress.begin("publishing", len(self.sent) + blocks, "batches")
         for _ in range(len(self.sent) - bool(self.sending)):
             bar.advance("models and metrics")
         while self.under_way is not None or self.waiting:

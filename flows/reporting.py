@@ -25,7 +25,11 @@ OWN_CODE = ("table", "arrays", "loader", "memory")
 
 
 class NoReport(RuntimeError):
-    """There is no report, and it cannot be made; one line: received, expected, remedy."""
+    """There is no report, and it cannot be made; one line, and ``status`` what the command ends with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def report_command(said: str, *, output: Path | None, as_text: bool, may_open: bool, root: Path) -> int:
@@ -39,15 +43,15 @@ def report_command(said: str, *, output: Path | None, as_text: bool, may_open: b
         root: where runs are.
     """
     environment.set_variables(root)
-    from tasks.tracking.store import TrackingError, open_existing_store
+    from tasks.tracking.store import TrackingError, open_store_to_read
 
     try:
-        client = open_existing_store(root)
+        client = open_store_to_read(root)
         run, content = _report(client, said, as_text=as_text)
     except TrackingError as error:
         return refuse_store(error)
     except NoReport as problem:
-        return refuse(str(problem), WRONG_REQUEST)
+        return refuse(str(problem), problem.status)
     if as_text:
         click.echo(plain(content.decode()), nl=False)
         return DONE
@@ -106,7 +110,8 @@ def _made_again(held: Tracked, *, as_text: bool) -> str:
     if (own := _own(held.document)) is not None:
         raise NoReport(
             f"{held.name} has no report, and making one here would mean to read {own} that its run names; a repeat of"
-            " it has one: layerwise run, with --repeat."
+            " it has one: layerwise run, with --repeat.",
+            WRONG_REQUEST,
         )
     try:
         asked, origin = parse(held.document, where=held.name), report.origin_of(held.run.data.tags)
@@ -117,7 +122,8 @@ def _made_again(held: Tracked, *, as_text: bool) -> str:
     except Exception as error:  # noqa: BLE001 - a tracker may hold anything, and there is nothing to go on with
         raise NoReport(
             f"{held.name} has no report, and what its run holds is not what this version makes one from"
-            f" ({in_one_line(error)}); a repeat of it has one: layerwise run, with --repeat."
+            f" ({in_one_line(error)}); a repeat of it has one: layerwise run, with --repeat.",
+            FAILED,
         ) from None
 
 

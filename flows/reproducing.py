@@ -121,7 +121,7 @@ def reproduce_command(said: str, allowed: Allowed, root: Path) -> int:
 
 def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
     """The run that is meant, if it is one that was finished."""
-    from tasks.tracking.store import TrackingError, failures_in_one_line, file_of, is_new, open_store
+    from tasks.tracking.store import TrackingError, WrongRequest, failures_in_one_line, file_of, is_new, open_store
 
     if is_new(root):
         raise Unanswered(NOTHING_TRACKED.format(file_of(root)), WRONG_REQUEST)
@@ -135,7 +135,7 @@ def _tracked(said: str, root: Path) -> tuple[MlflowClient, Tracked]:
             tracked = read_tracked(client, run) if run.info.status == "FINISHED" else None
         if tracked is None:
             name = run.data.tags.get("layerwise.study", said)
-            raise TrackingError(
+            raise WrongRequest(
                 f"run {run.info.run_id} of {name} is {run.info.status}, so not all of it is tracked;"
                 f" finish it with `layerwise run`, and reproduce it then."
             )
@@ -311,7 +311,7 @@ def _computed_values(study: Study, data: Data, tracked: Tracked) -> dict[Place, 
     tags, ledger = tracked.run.data.tags, Ledger(answers.Memory())
     seeds = arms_and_seeds(tags)[1] if SEEDS in tags else study.seeds
     grown = as_grown(study, tracked.metrics)
-    bar = progress.begin("reproducing", _num_depths(grown, data, seeds))
+    bar = progress.begin("reproducing", _num_depths(grown, data, seeds), "depths")
     found: dict[Place, Value] = {}
     begun = 0
     for depth in answers.depths(study, data, steps=ledger, repeat=tags.get(REPEAT, "")):

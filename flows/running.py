@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from flows.cluster import Scale
     from flows.trained import Outcome
 
+AFRESH = "To compute it afresh: --repeat."
+
 TRIES = 3
 """How often a tracking store is asked whether it is there, before a study is trained without it."""
 
@@ -43,6 +46,7 @@ class Answer:
         declared: those of the network that the study declares; empty where it declares none.
         registered: its version of the registered model of the study's name; empty where it was not registered.
         other_code: how many of its stages other code than this computed, in words; empty where none.
+        published: whether all of it is in the tracking store.
     """
 
     table: pd.DataFrame | None
@@ -55,6 +59,7 @@ class Answer:
     declared: str = ""
     registered: str = ""
     other_code: str = ""
+    published: bool = True
 
     @property
     def all_supported(self) -> bool:
@@ -63,7 +68,13 @@ class Answer:
 
 
 def run_study_command(
-    study: Study, *, repeat: str, root: Path, require_claims: bool = False, scale: Scale | None = None
+    study: Study,
+    *,
+    repeat: str,
+    root: Path,
+    require_claims: bool = False,
+    scale: Scale | None = None,
+    again: str = "",
 ) -> int:
     """Answer a study: from MLflow if it is finished, else by training what is missing. Returns the exit status.
 
@@ -73,6 +84,7 @@ def run_study_command(
         root: where runs and results are.
         require_claims: whether a claim that is not supported is a failure.
         scale: the workers that train it; without them, this process does.
+        again: the command that goes on with a repeat, where it is to be said before anything trains.
 
     Raises:
         StudyError: if the study needs more memory than there is, or claims are required of a study without.
@@ -88,6 +100,8 @@ def run_study_command(
         imported.announce(path)
     try:
         with claim(root, study.digest(repeat)) as was_killed:
+            if again:
+                say(f"This repeat is called {repeat}. If it is interrupted, it goes on with: {again}", console)
             answer = answer_study(study, repeat, root, console, scale)
             if answer.finished and was_killed:  # after the last MLflow run was closed, and before the flow's end
                 for name in close_crashed_flow_runs(root):
@@ -210,6 +224,7 @@ def _answer_of(outcome: Outcome) -> Answer:
         declared=outcome.declared.place if outcome.declared else "",
         registered=outcome.registered or "",
         other_code=own_code.in_words(outcome.codes),
+        published=not outcome.unpublished,
     )
 
 
@@ -229,22 +244,24 @@ def _print_answer(study: Study, answer: Answer, console: Console, *, repeat: str
     if answer.chosen or answer.declared:
         say(_registered_in_words(study, answer), console)
     if answer.other_code:
-        remedy = "" if answer.finished else " To compute all of it afresh: --repeat."  # which the next line says, too
+        remedy = "" if answer.finished else f" {AFRESH}"  # which the next line says, too
         say(f"Not of this code alone: {answer.other_code}.{remedy}", console)
-    if answer.finished:
-        verified = len(study.arms) * answer.seeds
-        say(
-            f"{study.name} was finished before: {verified} seed runs verified, nothing trained."
-            " To compute it afresh: --repeat.",
-            console,
-        )
-    else:
-        if not answer.problems:
-            name = f"{study.name}:{repeat}" if repeat else study.name
-            say(f"Read the report: layerwise report {name}", console)
-        say("Look at the runs: layerwise ui", console)
+    for line in _where_to_go(study, answer, repeat):
+        say(line, console)
     for problem in answer.problems:
         refuse(problem, FAILED)
+
+
+def _where_to_go(study: Study, answer: Answer, repeat: str) -> Iterator[str]:
+    """What can be done with an answer."""
+    if answer.finished:
+        verified = len(study.arms) * answer.seeds
+        yield f"{study.name} was finished before: {verified} seed runs verified, nothing trained. {AFRESH}"
+        return
+    if not answer.problems:
+        yield f"Read the report: layerwise report {study.name}{repeat and f':{repeat}'}"
+    if answer.published:
+        yield "Look at the runs: layerwise ui"
 
 
 def _registered_in_words(study: Study, answer: Answer) -> str:

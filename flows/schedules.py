@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from layerwise.study import Study, StudyError, load, shipped
 from layerwise.study.complaints import complaints
-from layerwise.study.parts import Part, nearest, short
+from layerwise.study.parts import LABEL, Part, nearest, short
 from layerwise.study.plain import NotPlain, read_plain
 
 DEFAULT = Path("schedules.yaml")
@@ -63,7 +63,7 @@ class Entry(Part):
     study: Annotated[str, Field(min_length=1, max_length=1000)]
     cron: Annotated[str, AfterValidator(_is_cron)]
     timezone: Annotated[str, AfterValidator(_is_timezone)] = "UTC"
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,79}$")] | None = None
+    name: Annotated[str, Field(pattern=LABEL)] | None = None
     """What it is called on Prefect's pages; the study's name, if left out."""
     require_claims: bool = False
     notify: Annotated[str, AfterValidator(_is_address)] | None = None

@@ -60,7 +60,9 @@ def show_study(study: Study, root: Path, *, repeat: str = "") -> None:
     for arm in study.arms:
         _show_arm(study, arm, repeat, survey, console)
     left, known = len(survey.wanted - survey.found), len(survey.wanted)
-    console.print(f"{left} of {known} stages left to train; arms share those they have in common", highlight=False)
+    depths = sum(len(study.procedure(arm).depths) for arm in study.arms) * len(blocks)
+    say(f"{left} of {known} stages left to train; arms share those they have in common", console)
+    say(f"Progress counts {depths} depths, each of an arm and a block, of one stage or more and its scores.", console)
 
 
 def _data_in_words(study: Study) -> Iterator[str]:

@@ -20,6 +20,7 @@ from prefect.states import Cancelled, Completed, Failed
 from rich.console import Console
 
 from flows import environment
+from flows.launching import SEPARATOR
 from layerwise.study import Study, StudyError
 from layerwise.study.parts import digest_of
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from layerwise.judgement import Judgement
 
 FLOW = "scheduled"
-
-SEPARATOR = " · "
-"""What stands between study and repeat in the name of a run."""
 
 
 def _flow_run_name() -> str:

@@ -20,7 +20,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import crew, progress
 from flows.cluster import Scale
-from flows.launching import Incomplete
+from flows.launching import SEPARATOR, Incomplete
 from flows.publishing import published
 from flows.trained import Outcome, Trained, failures_noted
 from layerwise import datasets, pretraining, stages
@@ -33,7 +33,7 @@ from tasks import training
 def _flow_run_name() -> str:
     """The study and its repeat, as its MLflow runs are named."""
     asked = flow_run.parameters
-    return " · ".join(filter(None, [asked["study"].name, asked.get("repeat")]))
+    return SEPARATOR.join(filter(None, [asked["study"].name, asked.get("repeat")]))
 
 
 @flow(  # ty: ignore[no-matching-overload] - Prefect's types want a runner of futures of one type
@@ -62,13 +62,13 @@ def run_study(study: Study, repeat: str = "", scale: Scale | None = None) -> Out
     with published(study, repeat, data, trained) as publishing, crew.at_work(scale, growing, data) as workers:
         for seeds, groups in stages.rounds(study, data.digest, repeat):
             publishing.open(seeds)
-            bar = progress.begin("training", partial(growing.steps, groups))
+            bar = progress.begin("training", partial(growing.steps, groups), "depths")
             for blocks, depths in workers.trained(groups, trained.steps):
                 with failures_noted(trained, blocks):
                     for depth in depths:
                         trained.add(depth)
                         publishing.add(depth)
-                        bar.advance(depth.place)
+                        bar.advance(depth.place, found=workers.new.isdisjoint(depth.digests))
             # No look can be taken while seeds are missing; the run that completes them goes on from here.
             if trained.failures or should_stop(growing.study, trained.metrics(), seeds):
                 break

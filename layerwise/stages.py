@@ -192,6 +192,11 @@ class Depth:
         own = tuple(one for one in made if one is not None and getattr(one, "stage", "") not in UNTRAINED)
         return own if self.fine_tuned is None else own + self.fine_tuned.stored
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Those of :attr:`stored`."""
+        return tuple(one.digest for one in self.stored)
+
     def records(self) -> Iterator[dict[str, Any]]:
         """The scores as records, one for each seed that the study asked for."""
         for position, seed in enumerate(self.block.seeds[: self.block.reported]):

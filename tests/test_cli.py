@@ -26,10 +26,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
-from flows import cli, environment
+from flows import cli, environment, launching, running
+from flows.launching import Unanswered
+from flows.printing import Terminal
+from flows.trained import Outcome
 from tests.chaos import state
 from tests.studies import small, small_document
 from tests.test_server import clean_environ
@@ -220,7 +224,10 @@ def test_what_would_be_trained_is_said_without_a_trace(tmp_path: Path, command: 
     assert ended.out.startswith("small  Does [x] or [/y] help?\n")
     assert re.search(r"^1 +base +hidden 1, output +- +0/2$", ended.out, re.MULTILINE)
     assert re.search(r"^2 +add_layer +hidden 2, output +hidden 1 +0/2$", ended.out, re.MULTILINE)
-    assert ended.out.splitlines()[-1].startswith("4 of 4 stages left to train")
+    assert ended.out.splitlines()[-2:] == [
+        "4 of 4 stages left to train; arms share those they have in common",
+        "Progress counts 4 depths, each of an arm and a block, of one stage or more and its scores.",
+    ]
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -241,24 +248,24 @@ def test_what_an_output_has_no_sign_for_is_written_as_its_number(tmp_path: Path,
 # --- requests that cannot be honoured ----------------------------------------------------------------------
 
 
-def refusal(root: Path, *arguments: str) -> str:
-    """The one line with which a command refuses a wrong request, without its beginning."""
+def refusal(root: Path, *arguments: str, status: int = 2) -> str:
+    """The one line with which a command refuses a wrong request, or says what failed, without its beginning."""
     ended = layerwise(root, *arguments)
-    assert (ended.status, ended.out) == (2, ""), ended
+    assert (ended.status, ended.out) == (status, ""), ended
     assert re.fullmatch(r"layerwise: [^\n]+\n", ended.err), ended.err
     assert "Traceback" not in ended.err
     return ended.err.removeprefix("layerwise: ").rstrip("\n")
 
 
 SETTINGS = {
-    "seeds=0": "study.yaml: seeds: received 0; input should be greater than or equal to 1",
-    "seeds=-3": "study.yaml: seeds: received -3; input should be",
-    "seeds=1000000000": "study.yaml: seeds: received 1000000000; input should be less than or equal to 100000",
-    "seeds=true": "study.yaml: seeds: received True; input should be a valid integer",
-    "seeds=many": "study.yaml: seeds: received 'many'; input should be a valid integer",
-    "seed=3": "study.yaml: seed: unknown key; did you mean seeds? Known: name, question, data,",
-    "training.epoch=3": "study.yaml: training.epoch: unknown key; did you mean epochs?",
-    "training.epochs=2.5": "study.yaml: training.epochs: received 2.5; input should be a valid integer",
+    "seeds=0": "seeds: received 0; input should be greater than or equal to 1",
+    "seeds=-3": "seeds: received -3; input should be",
+    "seeds=1000000000": "seeds: received 1000000000; input should be less than or equal to 100000",
+    "seeds=true": "seeds: received True; input should be a valid integer",
+    "seeds=many": "seeds: received 'many'; input should be a valid integer",
+    "seed=3": "seed: unknown key; did you mean seeds? Known: name, question, data,",
+    "training.epoch=3": "training.epoch: unknown key; did you mean epochs?",
+    "training.epochs=2.5": "training.epochs: received 2.5; input should be a valid integer",
     "training.batch_size=71": "batch_size 71 is larger than the training part (70 rows); use at most 70",
     "training.optimizer.name=adm": "received 'adm'; did you mean adam? Known: sgd, adam, rmsprop, adagrad",
     "training.optimizer.learning_rate=-1": "learning_rate: received -1; input should be greater than 0",
@@ -271,17 +278,20 @@ SETTINGS = {
     "network.layers.7.units=1": "'7' is not a position of a list of 1 (from 0)",
     "data.split.train=71": "train 71 + test 50 = 121 rows, but there are 120; make them equal",
     "data.source=blob": "data.source: received 'blob'",
-    "name=../up": "name: received '../up'",
+    "name=../up": "name: received '../up'; expected at most 80 small letters, digits, '.', '_' and '-'; ",
     "epochs": "--set 'epochs': expected key=value, as in --set training.epochs=50.",
     "training.epochs=[": "--set 'training.epochs=[': '[' is not a YAML value: expected the node content",
+    "seeds=010": "--set 'seeds=010': '010' is not a YAML value: 010 is no decimal number, and would be read as 8",
 }
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_impossible_study_is_refused_in_one_line(tmp_path: Path, setting: str) -> None:
-    """A study that cannot be is refused with where, what was received and what was expected; nothing is made."""
+    """A study that cannot be is refused with the setting, what was received and what was expected; nothing is made."""
     file = write_study(tmp_path)
-    assert SETTINGS[setting] in refusal(tmp_path, "run", "study.yaml", "--set", setting)
+    said = refusal(tmp_path, "run", "study.yaml", "--set", setting)
+    assert SETTINGS[setting] in said
+    assert said.startswith((f"--set {setting!r}: ", f"study.yaml with --set {setting!r}: "))
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -356,6 +366,35 @@ def test_a_place_that_takes_no_files_is_told_with_what_to_do(
     assert capsys.readouterr().err == said
 
 
+LOST = (
+    f"layerwise: standard output cannot be written ({os.strerror(errno.ENOSPC)}); send it where there is room, and ask"
+    " again.\n"
+)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("command", ["list", "--help", "show study.yaml"])
+def test_an_answer_that_cannot_be_printed_is_told(tmp_path: Path, command: str) -> None:
+    """Where standard output takes nothing, it is that which is named, with exit 1; and a refusal keeps its status."""
+    write_study(tmp_path)
+    with Path("/dev/full").open("w") as full:
+        ended = end(begin(tmp_path, *command.split(), stdout=full))
+        assert (ended.status, ended.err) == (1, LOST)
+        assert end(begin(tmp_path, "run", "nosuch", stdout=full, stderr=full)).status == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_run_goes_on_when_what_it_prints_is_lost(tmp_path: Path) -> None:
+    """A study is trained to its end while standard output takes nothing; that is told once, and makes the status 1."""
+    write_study(tmp_path, depth=1, seeds=2, track={"models": "none"})
+    for _ in ("trained", "answered from MLflow"):
+        with Path("/dev/full").open("w") as full:
+            ended = end(begin(tmp_path, "run", "study.yaml", stdout=full))
+        assert (ended.status, ended.err) == (1, LOST)
+        assert set(statuses(tmp_path)) == {"FINISHED"}
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_changes_no_status(tmp_path: Path, closed: str) -> None:
     """Where a shell has closed what a command would print to, it ends as it does otherwise."""
@@ -384,6 +423,43 @@ def test_a_tracker_whose_name_is_unknown_is_told_with_what_to_do(
         said.err,
     )
     assert said.out == ""
+
+
+def test_a_repeat_without_a_name_says_how_it_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name that it got, and the command that goes on with it, are said before anything trains."""
+
+    def fail(*_: object) -> None:
+        raise Unanswered("small cannot be answered now.", 1)
+
+    write_study(root)
+    monkeypatch.setattr(running, "answer_study", fail)
+    monkeypatch.setattr(
+        "sys.argv", ["layerwise", "run", "study.yaml", "--seeds", "4", "--set", "question=Is it?", "--repeat"]
+    )
+    assert cli.run_command() == 1
+    name = re.fullmatch(
+        r"This repeat is called (\w+)\. If it is interrupted, it goes on with: layerwise run study\.yaml --seeds 4"
+        r" --set 'question=Is it\?' --repeat \1\n",
+        capsys.readouterr().out,
+    )
+    assert name is not None
+    monkeypatch.setattr("sys.argv", ["layerwise", "run", "study.yaml", "--repeat", name[1]])
+    assert cli.run_command() == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_repeat_that_was_killed_is_told_with_its_name() -> None:
+    """Of flow runs that were killed, those that are repeats are told how they go on, but for one that goes on now."""
+    killed = ["small", "small · a", "small · b", "small · pilot", "few-labels · c"]
+    assert list(launching._killed_in_words(killed, small(), "b")) == [
+        "Killed before, and marked so now: small, small · a, small · b, small · pilot, few-labels · c."
+        " What was stored stays.",
+        "The repeat a of small goes on, asked as before, with: layerwise run STUDY --repeat a",
+        "The repeat c of few-labels goes on, asked as before, with: layerwise run few-labels --repeat c",
+    ]
+    assert list(launching._killed_in_words([], small())) == []
 
 
 @pytest.mark.slow
@@ -425,6 +501,15 @@ FILES = {
     "empty": (b"", "study.yaml: holds nothing; expected keys such as name"),
     "a list": (b"- 1\n", "study.yaml: holds a list; expected keys such as name"),
     "not text": (b"\xff\xfe", "study.yaml: is not UTF-8 text"),
+    "just words": (b"of mine", "study.yaml: holds text; expected keys such as name"),
+    "eights": (
+        b"name: x\nseeds: 010\n",
+        "study.yaml: line 2 is not valid YAML: 010 is no decimal number, and would be read as 8; write that, or quote",
+    ),
+    "sixties": (
+        b"name: x\ntraining: {epochs: 1:30}\n",
+        "line 2 is not valid YAML: 1:30 is no decimal number, and would",
+    ),
     "nothing needed": (b"name: x\n", "study.yaml: data: is missing; network: is missing"),
     "too large": (b"#" * 200_001, "study.yaml: 200,001 bytes; a study file holds at most 200,000."),
 }
@@ -444,7 +529,7 @@ COMMANDS = {
     "rnu study.yaml": "no command 'rnu'; did you mean run? `layerwise --help` shows what it takes.",
     "run": "Missing argument 'STUDY'. `layerwise run --help` shows what it takes.",
     "show": "Missing argument 'STUDY'. `layerwise show --help` shows what it takes.",
-    "run study.yaml again": "Got unexpected extra argument (again) `layerwise run --help` shows what it takes.",
+    "run study.yaml again": "Got unexpected extra argument (again). `layerwise run --help` shows what it takes.",
     "run study.yaml --epochs 3": "No such option '--epochs'. `layerwise run --help` shows what it takes.",
     "run study.yaml --seeds abc": "Invalid value for '--seeds': 'abc' is not a valid integer.",
     "run study.yaml --seeds": "Option '--seeds' requires an argument.",
@@ -455,9 +540,11 @@ COMMANDS = {
     "reproduce": "Missing argument 'RUN'. `layerwise reproduce --help` shows what it takes.",
     "reproduce small": "nothing is tracked here: there is no ",
     "clean --older-than 30": "--older-than '30': expected a number of hours, days or weeks, such as 12h, 30d or 8w.",
-    "doctor small": "Got unexpected extra argument (small) `layerwise doctor --help` shows what it takes.",
+    "doctor small": "Got unexpected extra argument (small). `layerwise doctor --help` shows what it takes.",
     "run nosuch": "no study named or file at 'nosuch'; ready-made: blobs-",
     "run blobs-superivsed": "at 'blobs-superivsed'; did you mean blobs-supervised, ",
+    "run .": "'.' is a folder; name a study file in it, such as study.yaml, or a ready-made study.",
+    "run study.yaml --seeds 0": "study.yaml with seeds 0: seeds: received 0; input should be greater",
     "run folder/nosuch.yaml": "no study named or file at 'folder/nosuch.yaml'; ready-made:",
     "ui --mlflow-port 0": "Invalid value for '--mlflow-port': 0 is not in the range 1<=x<=65535.",
 }
@@ -519,23 +606,63 @@ def of_a_newer_mlflow(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "store"),
+    ("command", "store", "status"),
     [
-        ("run study.yaml", in_the_way),
-        ("run study.yaml", not_a_database),
-        ("run study.yaml", of_a_newer_mlflow),
-        ("ui", in_the_way),
+        ("run study.yaml", in_the_way, 2),
+        ("run study.yaml", not_a_database, 1),
+        ("run study.yaml", of_a_newer_mlflow, 2),
+        ("report small", not_a_database, 1),
+        ("compare small other", not_a_database, 1),
+        ("reproduce small", not_a_database, 1),
+        ("ui", in_the_way, 2),
     ],
 )
-def test_store_that_cannot_be_used_is_refused(tmp_path: Path, command: str, store: Callable[[Path], str]) -> None:
-    """A tracking store that cannot be used is refused with its path and a remedy, and is left as it was."""
+def test_store_that_cannot_be_used_is_refused(
+    tmp_path: Path, command: str, store: Callable[[Path], str], status: int
+) -> None:
+    """A tracking store that cannot be used is refused with its path and a remedy, and is left as it was.
+
+    The status is 1 where it is broken, 2 where another place or version is to be named.
+    """
     write_study(tmp_path)
     expected = store(tmp_path)
     before = {file: file.stat().st_size for file in tmp_path.glob("**/*")}
     arguments = command.split() + (free_ports() if command == "ui" else [])
-    assert re.search(expected, refusal(tmp_path, *arguments))
+    assert re.search(expected, refusal(tmp_path, *arguments, status=status))
     assert {file: file.stat().st_size for file in before} == before
     assert servers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run study.yaml",
+        "show study.yaml",
+        "reproduce small",
+        "report small",
+        "compare a b",
+        "accept a",
+        "doctor",
+        "clean",
+    ],
+)
+def test_a_root_with_a_question_mark_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """The addresses of the databases in it would mean other places: every command says so, and nothing is made."""
+    root = tmp_path / "what?"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("LAYERWISE_ROOT", raising=False)
+    write_study(root)
+    monkeypatch.setattr("sys.argv", ["layerwise", *command.split()])
+    assert cli.run_command() == 2
+    assert capsys.readouterr().err == (
+        f"layerwise: {root} cannot hold runs: what follows a '?' is taken for settings in the addresses of its"
+        " databases; name a folder without one in LAYERWISE_ROOT, or rename it.\n"
+    )
+    assert [file.name for file in root.iterdir()] == ["study.yaml"]
+    assert list(tmp_path.iterdir()) == [root]
 
 
 def test_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -641,9 +768,11 @@ def test_a_run_says_its_progress_and_its_answer_and_nothing_else(whole: Whole) -
     """A successful run writes nothing to standard error, and no warning, log line or address to standard output."""
     assert (whole.ended.status, whole.ended.err) == (0, "")
     lines = whole.ended.out.splitlines()
-    progress = [line for line in lines if re.match(r"(training|publishing) \d+/\d+  \S", line)]
+    progress = [line for line in lines if re.match(r"(training \d+/\d+ depths|publishing \d+/\d+ batches)  \S", line)]
     table = [line for line in lines if re.match(r" +\d +\d +3  0\.\d{3} \+- 0\.\d{3}  0\.\d{3} \+- 0\.\d{3}$", line)]
-    assert any(line.startswith(f"training {STAGES}/{STAGES}  greedy, seeds 0-9, depth {STAGES}") for line in progress)
+    assert any(
+        line.startswith(f"training {STAGES}/{STAGES} depths  greedy, seeds 0-9, depth {STAGES}") for line in progress
+    )
     assert len(table) == STAGES
     head = ["small, arm greedy", "depth  layers  seeds  train accuracy   test accuracy"]
     rest = [line.strip() for line in lines if line not in {*progress, *table}]
@@ -713,6 +842,16 @@ def test_finished_study_is_answered_from_mlflow_alone(whole: Whole) -> None:
         "small was finished before: 3 seed runs verified, nothing trained. To compute it afresh: --repeat."
     )
     assert (row_counts(whole.root), results(whole.root)) == before
+
+
+@pytest.mark.parametrize("lost", [[], ["the tracking store /a does not answer"]], ids=["published", "not published"])
+def test_nobody_is_sent_to_pages_that_show_nothing(lost: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What could not be published is said with what to do, and not that the pages show it."""
+    answer = running._answer_of(Outcome(small(), None, pd.DataFrame(), {}, lost))
+    running._print_answer(small(), answer, Terminal())
+    said = capsys.readouterr()
+    assert ("Look at the runs: layerwise ui" in said.out) == (not lost)
+    assert said.err == "".join(f"layerwise: trained, not published: {why}; run again to publish it\n" for why in lost)
 
 
 # --- interruptions -----------------------------------------------------------------------------------------
@@ -817,7 +956,7 @@ def test_ctrl_c_ends_a_run_with_one_line(interrupted: Interrupted) -> None:
     assert ended.status == 1
     lines = [line for line in ended.out.splitlines() if line.strip() not in {"", "^C"}]
     assert lines[-1] == GOES_ON
-    assert all(re.match(r"(\^C)?(training|publishing) .*\d+/\d+ ", line) for line in lines[1:-1])
+    assert all(re.match(r"(\^C)?(training|reading|publishing) .*\d+/\d+ ", line) for line in lines[1:-1])
     assert f" 1/{STAGES} " in ended.out, "the bar moves"
 
 
@@ -825,7 +964,7 @@ def test_a_request_to_end_is_honoured_as_ctrl_c(interrupted: Interrupted) -> Non
     """SIGTERM, as `kill` and a machine that shuts down send it, gives one line too, and exit 1."""
     ended = interrupted.ended["SIGTERM"]
     assert (ended.status, ended.err) == (1, GOES_ON + "\n")
-    assert all(line.startswith("training ") for line in ended.out.splitlines()[1:])
+    assert all(line.startswith(("training ", "reading ")) for line in ended.out.splitlines()[1:])
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
@@ -875,6 +1014,10 @@ def test_no_finished_stage_is_trained_again(interrupted: Interrupted, whole: Who
         assert before.items() <= after.items()
     assert 2 < len(written[0]) < len(written[1]) <= len(written[2]) < len(written[3])
     assert written[3].keys() == results(whole.root).keys()
+    (said,) = re.findall(
+        rf"^training {STAGES}/{STAGES} depths, (\d+) stored before  ", interrupted.ended["completed"].out, re.M
+    )
+    assert 0 < int(said) < STAGES
 
 
 def test_interruptions_leave_no_trace_in_the_answer(interrupted: Interrupted, whole: Whole) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +18,9 @@ from flows import environment
 from tasks.tracking.answers import RESULTS
 from tasks.tracking.publishing import Publisher
 from tasks.tracking.runs import close_runs, open_runs
-from tasks.tracking.store import open_store
+from tasks.tracking.store import database_path, open_store
 from tasks.tracking.tracked import SCORES, STUDY_FILE
+from tests.mounts import read_only
 from tests.studies import small
 
 CHECKOUT = Path(__file__).parents[1]
@@ -51,6 +56,58 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         close_runs(client, tree)
     return root
+
+
+MARK = """
+INSERT INTO tags (key, value, run_uuid)
+SELECT 'layerwise.machine', 'far away', run_uuid FROM tags WHERE key = 'layerwise.study' AND value = 'plain'
+"""
+"""A change that comparing shows."""
+
+
+def copied(tracked: Path, root: Path, kept: Sequence[str]) -> None:
+    """A copy of a root with one change more, that is in the store's log where this, or its index too, is kept."""
+    shutil.copytree(tracked, root)
+    path, aside = database_path(root), root.parent
+    with closing(sqlite3.connect(path)) as store:
+        store.execute("PRAGMA journal_mode = WAL")
+        store.execute(MARK)
+        store.commit()
+        for end in ("", *kept):
+            shutil.copy(f"{path}{end}", aside / f"kept{end}")
+    if kept:
+        for end in ("", *kept):
+            shutil.copy(aside / f"kept{end}", f"{path}{end}")
+
+
+@pytest.mark.parametrize("kept", [(), ("-wal", "-shm")], ids=["no log", "a log"])
+def test_runs_are_read_where_nothing_can_be_written(tracked: Path, tmp_path: Path, kept: Sequence[str]) -> None:
+    """A read-only root is read, with what its log holds, and nothing changes there; a page goes elsewhere."""
+    copied(tracked, root := tmp_path / "50% space", kept)
+    before = sorted(root.rglob("*"))
+    with read_only(root):
+        done = compare(root, "--markdown", "longer", "plain")
+        page = compare(root, "--no-open", "longer", "plain") if kept else None
+    assert done.returncode == 0, said(done)
+    assert "far away" in done.stdout
+    assert sorted(root.rglob("*")) == before
+    if page is not None:
+        assert page.returncode == 1
+        assert "Read-only file system); name another file with --output." in said(page)
+
+
+def test_a_log_that_cannot_be_read_is_said(tracked: Path, tmp_path: Path) -> None:
+    """Where SQLite would have to write to read the log, that is said with what to do, and no half is shown."""
+    copied(tracked, root := tmp_path / "root", ("-wal",))
+    with read_only(root):
+        done = compare(root, "--markdown", "longer", "plain")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot be read where nothing can be written: mlflow.db-wal beside it is still to be taken in" in said(done)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command said on standard error, without how long imports took."""
+    return "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
 
 
 def compare(root: Path, *said: str) -> subprocess.CompletedProcess[str]:

@@ -30,6 +30,7 @@ from tasks.tracking.publishing import Publisher
 from tasks.tracking.runs import STUDY, RunTree, close_runs, open_runs
 from tasks.tracking.store import open_store
 from tasks.tracking.tracked import SCORES, STUDY_FILE
+from tests.mounts import read_only
 from tests.studies import small
 from tests.test_cli import and_modules, layerwise
 from tests.test_report import CLEAN, run_of, several
@@ -176,11 +177,11 @@ def test_a_report_that_was_changed_is_not_shown(lab: Lab, asked: Callable[..., i
 def test_what_a_tracker_names_is_neither_read_nor_run(
     lab: Lab, asked: Callable[..., int], capsys: Any, document: str, message: str
 ) -> None:
-    """A report that would need own data or code, or another version's study, is refused in one line, and exit 2."""
+    """A report that would need own data or code is refused in one line, with exit 2; what cannot be read fails."""
     if "odd" not in lab.trees:
         lab.publish("odd", small(name="odd", seeds=2), reported=False)
     Publisher(lab.client, lab.trees["odd"]).text(lab.run_id("odd"), STUDY_FILE, document)
-    assert asked("odd") == 2
+    assert asked("odd") == (2 if message.endswith("own") else 1)
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("layerwise: odd has no report, and ")
@@ -194,7 +195,7 @@ def test_tables_that_are_no_tables_are_refused(lab: Lab, asked: Callable[..., in
     lab.publish("bare", small(name="bare", seeds=2), reported=False)
     for scores in ("arm,seed\ngreedy,0\n", "arm,seed,depth\ngreedy,0,1\n", "arm,seed,depth,test_accuracy\na,0,1,b\n"):
         Publisher(lab.client, lab.trees["bare"]).text(lab.run_id("bare"), SCORES, scores)
-        assert asked("bare") == 2
+        assert asked("bare") == 1
         assert re.fullmatch(
             r"layerwise: .+ is not what (this version makes one from|Layerwise writes) \(.+\); .+\n",
             capsys.readouterr().err,
@@ -233,6 +234,19 @@ def test_a_file_that_cannot_be_written_is_refused(asked: Callable[..., int], cap
         assert said.out == ""
         assert re.fullmatch(told, said.err)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
+
+
+def test_a_report_is_read_where_nothing_can_be_written(lab: Lab, asked: Callable[..., int], capsys: Any) -> None:
+    """On a read-only disk Markdown is printed as ever, and a page wants another place."""
+    assert asked("small", as_text=True) == 0
+    printed = capsys.readouterr().out
+    with read_only(lab.root):
+        assert asked("small", as_text=True) == 0
+        assert capsys.readouterr().out == printed
+        assert asked("small") == 1
+    assert capsys.readouterr().err.endswith(
+        " cannot be written (Read-only file system); name another file with --output.\n"
+    )
 
 
 def test_a_page_that_is_there_is_replaced_whole(lab: Lab, asked: Callable[..., int], tmp_path: Path) -> None:

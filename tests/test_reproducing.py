@@ -99,7 +99,7 @@ def test_a_run_is_reproduced_to_the_bit(lab: Lab, asked: Study, reproduce: Calla
     lines = ended.out.splitlines()
     (run,) = lab.runs(asked, "study")
     assert re.fullmatch(rf"Reproducing reproduced, run {run.info.run_id}, of \d{{4}}-\d\d-\d\d\.", lines[0])
-    assert re.match(r"reproducing 2/2  greedy, seeds 0-9, depth 2  \d+ s", lines[-2])
+    assert re.match(r"reproducing 2/2 depths  greedy, seeds 0-9, depth 2  \d+ s", lines[-2])
     # Three seeds at two depths: six scores on their run; those, and two outcomes, in the table.
     assert lines[-1] == "EXACT (R0): 84 scores and outcomes, 6 models and 4 stages, all equal."
     assert lab.written() == results

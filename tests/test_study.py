@@ -260,7 +260,7 @@ def test_no_network_is_refused():
         ("name: a\n\tseeds: 3", "line 2 is not valid YAML"),
         ("seeds: 3\nseeds: 4", "line 2 is not valid YAML: the key 'seeds' stands twice"),
         ("", "holds nothing; expected keys such as name"),
-        ("just words", "holds a str; expected keys such as name"),
+        ("just words", "holds text; expected keys such as name"),
         ("- a\n- b", "holds a list"),
         ("arms:\n  one: greedy\n  one: scratch", "line 3 is not valid YAML: the key 'one' stands twice"),
         ("name: !!python/object/apply:os.system ['true']", "line 1 is not valid YAML: the tag tag:yaml.org"),
@@ -290,7 +290,7 @@ def test_a_missing_study_names_the_nearest():
 
 def test_unreadable_files_are_refused(tmp_path: Path):
     """A folder, a file that is not text and one of more than 200 kB are refused by name."""
-    with pytest.raises(StudyError, match="no study named or file"):
+    with pytest.raises(StudyError, match=r"is a folder; name a study file in it, or a ready-made study\.$"):
         load(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StudyError, match="is not UTF-8 text"):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from layerwise.study.claims import KINDS_OF_CLAIM
 from layerwise.study.data import DATA_SETS
 from layerwise.study.layers import KINDS_OF_LAYER
-from layerwise.study.parts import Part, nearest, short
+from layerwise.study.parts import PATTERNS, Part, nearest, short
 from layerwise.study.study import Study
 from layerwise.study.training import NOISES, OPTIMIZERS
 
@@ -80,8 +80,14 @@ def _explain(item: Any, schema: type[Part]) -> str:  # noqa: PLR0911 - one answe
         return str(context["error"])
     if kind == "too_short":
         return f"received {short(received)}; expected {context['min_length']} or more"
-    # No more than its first letter is made small: a pattern in it means what it says.
-    return f"received {short(received)}; {item['msg'][:1].lower()}{item['msg'][1:]}"
+    return f"received {short(received)}; {_expected(item['msg'], context.get('pattern', ''))}"
+
+
+def _expected(message: str, pattern: str) -> str:
+    """What pydantic says; of a pattern that has words the words."""
+    if pattern in PATTERNS:
+        return f"expected {PATTERNS[pattern]}"
+    return f"{message[:1].lower()}{message[1:]}"  # no more than its first letter: the rest may be a name
 
 
 def _kinds(key: str, location: Sequence[Any]) -> list[str]:

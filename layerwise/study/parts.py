@@ -60,6 +60,13 @@ def _is_import_path(path: str) -> str:
 ImportPath = Annotated[str, AfterValidator(_is_import_path)]
 """How a study names a function of the user's: ``module:function``. No other part of a study is imported."""
 
+NAME, LABEL = r"^[a-z0-9][a-z0-9._-]{0,79}$", r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,79}$"
+PATTERNS = {
+    NAME: "at most 80 small letters, digits, '.', '_' and '-'; the first is a letter or a digit",
+    LABEL: "at most 80 letters, digits, spaces, '.', '_' and '-'; the first is a letter or a digit",
+}
+"""The pattern of names that folders and addresses are made of, and of names that only people read; each in words."""
+
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -1,11 +1,12 @@
 """YAML as plain data: how study files, settings and what a tracker holds are read, and the only way.
 
 YAML can name Python types, refer to itself until a kilobyte means a terabyte, nest until the reader's stack is full,
-and let a later key silently replace an earlier one. A study needs none of that.
+let a later key silently replace an earlier one, and read numbers in eights and sixties. A study needs none of that.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -18,7 +19,7 @@ MOST_NESTED = 30
 LONGEST_NUMBER = 100
 """Characters of a number: beyond, turning it into one and back takes a time that grows with their square."""
 
-NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+WHOLE, FRACTION = NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -78,7 +79,17 @@ class _PlainLoader(yaml.SafeLoader):
         if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
             reason = f"a number of {len(node.value):,} characters; at most {LONGEST_NUMBER} are read"
             raise ComposerError(None, None, reason, node.start_mark)
+        if node.tag in NUMBERS and self._is_read_otherwise(node):
+            meant = self.construct_yaml_int(node) if node.tag == WHOLE else self.construct_yaml_float(node)
+            remedy = "write that, or quote it if it is text"
+            reason = f"{node.value} is no decimal number, and would be read as {meant}; {remedy}"
+            raise ComposerError(None, None, reason, node.start_mark)
         return node
+
+    def _is_read_otherwise(self, node: yaml.ScalarNode) -> bool:
+        """Whether YAML takes digits for another number than a person: 010 for eight, 1:30 for ninety."""
+        octal = node.tag == WHOLE and re.fullmatch(r"[-+]?0[0-7_]+", node.value)
+        return bool(octal) or ":" in node.value
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

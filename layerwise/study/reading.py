@@ -50,7 +50,10 @@ def load(source: str | Path, /, *, overrides: Sequence[str] = (), **changes: Any
     for setting in overrides:
         _override(document, setting)
     document.update(changes)
-    return parse(document, where=str(source), folder=Path(path).parent)
+    asked = [f"--set {short(setting)}" for setting in overrides]
+    asked += [f"{key} {short(value)}" for key, value in changes.items()]
+    where = f"{source} with {', '.join(asked)}" if asked else str(source)
+    return parse(document, where=where, folder=Path(path).parent)
 
 
 def parse(document: Mapping[str, Any], *, where: str = "study", folder: Path | None = None) -> Study:
@@ -99,6 +102,10 @@ def _too_large(where: str, size: int, most: int) -> str:
 def _read(source: str | Path) -> tuple[str, str]:
     known = shipped()
     path = known.get(str(source), Path(source))
+    if os.path.isdir(path):  # noqa: PTH112 - as below
+        files = sorted(file.name for file in path.glob("*.yaml"))[:3]
+        hint = f", such as {', '.join(files)}" if files else ""
+        raise StudyError(f"{str(source)!r} is a folder; name a study file in it{hint}, or a ready-made study.")
     if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises of a name that is too long
         near = difflib.get_close_matches(Path(source).stem, known, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"ready-made: {', '.join(known)}."
@@ -124,9 +131,16 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         place = f"line {error.line} " if error.line else ""
         raise StudyError(f"{where}: {place}is not valid YAML: {error}.") from None
     if not isinstance(document, dict):
-        found = "nothing" if document is None else f"a {type(document).__name__}"
-        raise StudyError(f"{where}: holds {found}; expected keys such as name, data, network, seeds.")
+        raise StudyError(f"{where}: holds {_kind(document)}; expected keys such as name, data, network, seeds.")
     return document
+
+
+def _kind(value: Any) -> str:
+    """What stands in a file, in words."""
+    if value is None:
+        return "nothing"
+    kinds = {bool: "a truth value", str: "text", list: "a list", int: "a number", float: "a number"}
+    return next((words for kind, words in kinds.items() if isinstance(value, kind)), "a date")
 
 
 def _override(document: dict[str, Any], setting: str) -> None:

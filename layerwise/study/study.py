@@ -17,7 +17,7 @@ from layerwise.study.data import DataSet
 from layerwise.study.declaring import Declared, check_declared
 from layerwise.study.growing import Grow, check_grow
 from layerwise.study.layers import Custom, Network, check_shapes, incoming_shapes, shape_below, unrolled
-from layerwise.study.parts import Part, digest_of, nearest, printable, short
+from layerwise.study.parts import NAME, Part, digest_of, nearest, printable, short
 from layerwise.study.scores import check_claims
 from layerwise.study.split import check_labels
 from layerwise.study.training import FineTune, Training
@@ -61,7 +61,7 @@ class Study(Part):
         (2, 1)
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     question: Annotated[str, Field(max_length=500), AfterValidator(_in_print)] = ""
     data: DataSet
     network: Network

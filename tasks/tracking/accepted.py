@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from tasks.tracking.runs import REPEAT, STUDY
-from tasks.tracking.store import TrackingError, failures_in_one_line
+from tasks.tracking.store import TrackingError, WrongRequest, failures_in_one_line
 
 ACCEPTED = "layerwise.accepted"
 """The experiment's tag that holds the id of the accepted study run."""
@@ -52,7 +52,7 @@ def accept(client: MlflowClient, run: Run) -> Run | None:
     tags = run.data.tags
     name = ":".join(filter(None, (tags.get(STUDY, ""), tags.get(REPEAT, ""))))
     if run.info.status != "FINISHED":
-        raise TrackingError(
+        raise WrongRequest(
             f"run {run.info.run_id} of {name} is {run.info.status}, and only a finished run can be accepted; finish it"
             " with `layerwise run`."
         )

@@ -11,7 +11,7 @@ from mlflow.entities import Run, ViewType
 
 from tasks.tracking.answers import stored_table
 from tasks.tracking.runs import study_runs, tree_runs
-from tasks.tracking.store import TrackingError, failures_in_one_line
+from tasks.tracking.store import WrongRequest, failures_in_one_line
 from tasks.tracking.tags import RUN_KEY, STUDY
 from tasks.tracking.tracked import STAGES
 
@@ -57,7 +57,7 @@ def _used_or_refuse(client: MlflowClient, run: Run) -> set[str]:
     digests = _used(client, run)
     if digests is None:
         name = run.data.tags.get(STUDY, "")
-        raise TrackingError(
+        raise WrongRequest(
             f"run {run.info.run_id} of {name} ({run.info.status}) does not say which results it has used, so"
             f" none can be told to be of deleted runs alone; finish it with `layerwise run {name}`, or delete"
             " it too, with the runs of its arms and seeds."

@@ -34,7 +34,7 @@ from tasks.tracking.runs import (
     RunTree,
     search_models,
 )
-from tasks.tracking.store import TrackingError, failures_in_one_line
+from tasks.tracking.store import TrackingError, WrongRequest, failures_in_one_line
 
 CHOSEN_ALIAS = "chosen"
 """What the version of a study's newest form is called that validation chose; ``models:/<study>@chosen`` loads it."""
@@ -226,12 +226,12 @@ def _registered_model(client: MlflowClient, shelf: Shelf, remedy: str) -> Regist
         _require(error, RESOURCE_DOES_NOT_EXIST)
         return _create_registered_model(client, shelf)
     if found.tags.get(STUDY) != shelf.study:
-        raise TrackingError(
+        raise WrongRequest(
             f"there is a registered model {shelf.name!r} that was not made by Layerwise for the study {shelf.study!r},"
             f" whose {shelf.holds} would stand in it; {remedy}."
         )
     if found.tags.get(HOLDS, "network") != shelf.holds:
-        raise TrackingError(
+        raise WrongRequest(
             f"the registered model {shelf.name!r} holds other things than the {shelf.holds} of a study; {remedy}."
         )
     return found

@@ -27,10 +27,12 @@ from layerwise.study import AnyLayer, Procedure, Study, Training
 from tasks import owners
 from tasks.tracking.store import (
     TrackingError,
+    WrongRequest,
     artifacts_of,
     failures_in_one_line,
     is_remote,
     misplaced,
+    mlflow_command,
     require_artifacts_reached,
 )
 from tasks.tracking.tags import (
@@ -379,9 +381,9 @@ def _experiment(client: MlflowClient, study: Study, root: Path) -> str:
     if experiment is None:
         return _create_experiment(client, study, root)
     if experiment.lifecycle_stage != "active":
-        raise TrackingError(
-            f"the experiment {study.name!r} has been deleted; bring it back with"
-            f" `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or rename the study."
+        restore = mlflow_command(client, f"experiments restore --experiment-id {experiment.experiment_id}")
+        raise WrongRequest(
+            f"the experiment {study.name!r} has been deleted; bring it back with `{restore}`, or rename the study."
         )
     require_artifacts_reached(client, study.name, experiment.artifact_location)
     _require_artifacts_here(client, study, experiment.artifact_location, root)
@@ -394,7 +396,7 @@ def _require_artifacts_here(client: MlflowClient, study: Study, location: str, r
     if is_remote(client) or not is_local_uri(location):
         return
     if problem := misplaced(study.name, Path(local_file_uri_to_path(location)), root):
-        raise TrackingError(problem)
+        raise WrongRequest(problem)
 
 
 def _create_experiment(client: MlflowClient, study: Study, root: Path) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -19,7 +20,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -35,8 +36,9 @@ BUSY_SECONDS = 20.0
 """How long to wait for a writer to let go of the store."""
 
 FROM_RESULTS = (
-    "put a copy in its place, or move it away with its -wal and -shm files and run again: a new one is made, from the"
-    " results in .layerwise, without training."
+    "if you have a backup of this file, put that where it is; else move the file away, together with those of its name"
+    " that end in -wal and -shm, and run the study again: a new store is filled from the results in .layerwise, and"
+    " nothing trains."
 )
 """What to do about a damaged store."""
 
@@ -63,6 +65,10 @@ class TrackingError(RuntimeError):
 
 class TrackerAway(TrackingError):
     """The tracking store does not answer, or takes nothing just now: the same request may succeed a little later."""
+
+
+class WrongRequest(TrackingError):
+    """What was asked is not to be had of this store: another run, model, address, account or version is to be named."""
 
 
 class StoreFull(TrackingError):
@@ -164,7 +170,7 @@ def open_store(root: Path) -> MlflowClient:
     if uri.startswith("sqlite:"):
         return _open_sqlite(uri, root)
     if not uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql")):
-        raise TrackingError(
+        raise WrongRequest(
             f"MLFLOW_TRACKING_URI is {uri!r}; expected http(s)://, sqlite:/// or another database: correct or unset it."
         )
     return _open_remote(uri)
@@ -178,10 +184,22 @@ def open_existing_store(root: Path) -> MlflowClient:
     """
     path = database_path(root)
     if store_uri(root) == _sqlite_uri(path) and not path.exists():
-        raise TrackingError(
-            f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT."
-        )
+        raise WrongRequest(f"nothing is tracked in {root}; run a study there, or name another place in LAYERWISE_ROOT.")
     return open_store(root)
+
+
+def open_store_to_read(root: Path) -> MlflowClient:
+    """:func:`open_existing_store` for one who writes nothing, so that the store may lie where nothing can be written.
+
+    Raises:
+        TrackingError: as :func:`open_existing_store` does, and if SQLite would have to write to read.
+    """
+    path = database_path(root)
+    if store_uri(root) != _sqlite_uri(path) or not path.is_file():
+        return open_existing_store(root)
+    if all(os.access(place, os.W_OK) for place in (path.parent, path)):
+        return open_existing_store(root)
+    return _open_read_only(path)
 
 
 @contextmanager
@@ -212,7 +230,7 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
         if away := absence(error):
             raise TrackerAway(f"the tracking store {shown(uri)} {away}") from error
         if isinstance(error, MlflowException) and error.get_http_status_code() == FORBIDDEN:
-            raise TrackingError(
+            raise WrongRequest(
                 f"{doing} failed: our account may not do that at {shown(uri)} ({FORBIDDEN}); ask who runs the server"
                 " for the permission EDIT there, or rename the study."
             ) from error
@@ -264,7 +282,6 @@ def check_database(root: Path) -> Database:
         TrackingError: if it cannot be read, or was made by another version of MLflow than this one.
     """
     path = file_of(root)
-    _refuse_folder(path)
     _require_permission(path)
     _require_revision(path, _inspect(path, write_ahead=False))
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
@@ -272,18 +289,14 @@ def check_database(root: Path) -> Database:
     return Database(path, journal, _on_network(path))
 
 
-def require_nameable(root: Path) -> None:
-    """Refuse a root below which no database has a URI.
+def mlflow_command(client: MlflowClient, arguments: str) -> str:
+    """A command of MLflow for the store of a client, to be pasted into the shell that this one was typed into.
 
-    Raises:
-        TrackingError: if the store is to be there.
+    A server that MLFLOW_TRACKING_URI names there needs no naming, and its password no printing.
     """
-    path = database_path(root)
-    if store_uri(root) == _sqlite_uri(path) and "?" in str(path):
-        raise TrackingError(
-            f"{path} cannot be a tracking store: SQLAlchemy takes what follows a '?' for settings;"
-            " set LAYERWISE_ROOT to a folder without one, or rename it."
-        )
+    uri = client.tracking_uri
+    here = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if uri.startswith("sqlite:") else ""
+    return f"{here}mlflow {arguments}"
 
 
 def is_remote(client: MlflowClient) -> bool:
@@ -304,7 +317,7 @@ def require_artifacts_reached(client: MlflowClient, experiment: str, location: s
     """
     if location.startswith("mlflow-artifacts:") and not is_remote(client):
         # MLflow would fail later, with the whole address of the database, password included.
-        raise TrackingError(
+        raise WrongRequest(
             f"the artifacts of {experiment!r} go through a tracking server, and MLFLOW_TRACKING_URI names its database;"
             " name the server there, http(s)://…, or rename the study."
         )
@@ -340,15 +353,14 @@ def _sqlite_uri(path: Path) -> str:
 
 
 def _path_of(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(unquote(path.removeprefix("file:")) if path.startswith("file:") else path).absolute()
 
 
 def _open_sqlite(uri: str, root: Path) -> MlflowClient:
     path = _path_of(uri)
-    require_nameable(root)
     _require_writable(path, artifact_root(root))
-    _refuse_folder(path)
-    if not path.exists() or path.stat().st_size == 0:
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         _create(path, root)
     local = not _on_network(path)
     _require_revision(path, _inspect(path, write_ahead=local))
@@ -360,6 +372,33 @@ def _open_sqlite(uri: str, root: Path) -> MlflowClient:
         if local:
             _relax_syncs(client)
     return client
+
+
+def _open_read_only(path: Path) -> MlflowClient:
+    """A client that writes neither rows nor a log.
+
+    A log that others have left is read with the store, if the index beside it is there. Without a log nobody has the
+    store open, and what is read is the whole of it.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    settled = not log.exists() or log.stat().st_size == 0
+    address = f"file:{quote(str(path))}?mode=ro{'&immutable=1' * settled}"
+    try:
+        found = _inspect(path, write_ahead=False, address=address)
+    except TrackingError:
+        if settled:
+            raise
+        raise TrackingError(
+            f"{path} cannot be read where nothing can be written: {log.name} beside it is still to be taken in; make"
+            f" {path.parent} writable, or copy it elsewhere and name the folder around the copy in LAYERWISE_ROOT."
+        ) from None
+    _require_revision(path, found)
+
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{address}&uri=true"
+    with failures_in_one_line("opening the tracking store", uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _open_remote(uri: str) -> MlflowClient:
@@ -378,7 +417,7 @@ def _open_remote(uri: str) -> MlflowClient:
         if away := absence(error):
             raise TrackerAway(f"the tracking store {name} {away}") from None
         if isinstance(error, MlflowException) and error.get_http_status_code() == UNAUTHENTICATED:
-            raise TrackingError(
+            raise WrongRequest(
                 f"the tracking store {name} does not let us in ({UNAUTHENTICATED}): received {_whom(uri)}; set"
                 " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account there, or unset"
                 " MLFLOW_TRACKING_URI."
@@ -387,7 +426,7 @@ def _open_remote(uri: str) -> MlflowClient:
         remedy = "correct or unset MLFLOW_TRACKING_URI, or who you are there."
         if isinstance(error, ImportError):  # what SQLAlchemy takes for the driver changes with its version
             remedy = "install that, or name the driver that is there, as in postgresql+psycopg2://."
-        raise TrackingError(f"the tracking store {name} cannot be used ({reason[:200]}); {remedy}") from None
+        raise WrongRequest(f"the tracking store {name} cannot be used ({reason[:200]}); {remedy}") from None
     return client
 
 
@@ -432,8 +471,9 @@ def _require_writable(database: Path, artifacts: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            remedy = durable.remedy(error) if durable.is_full(error) else "mend what is in the way"
-            raise _kind_of(error)(
+            full = durable.is_full(error)
+            remedy = durable.remedy(error) if full else "mend what is in the way"
+            raise (StoreFull if full else WrongRequest)(
                 f"{folder} cannot be created ({error.strerror}); runs are tracked there: {remedy},"
                 " or set LAYERWISE_ROOT to another place."
             ) from None
@@ -444,15 +484,10 @@ def _require_writable(database: Path, artifacts: Path) -> None:
 
 def _require_permission(place: Path) -> None:
     if not os.access(place, os.W_OK):
-        raise TrackingError(
+        raise WrongRequest(
             f"{place} is not writable; runs are tracked there: change its permissions,"
             " or set LAYERWISE_ROOT to another place."
         )
-
-
-def _refuse_folder(database: Path) -> None:
-    if database.is_dir():
-        raise TrackingError(f"{database} is a folder, not the file of a database; move it away, and a new one is made.")
 
 
 def _create(path: Path, root: Path) -> None:
@@ -507,10 +542,18 @@ def _remove(draft: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _inspect(path: Path, *, write_ahead: bool) -> str | None:
-    """The store's schema revision (None: it has no schema); switches the write-ahead log on on the way."""
+def _inspect(path: Path, *, write_ahead: bool, address: str = "") -> str | None:
+    """The store's schema revision (None: it has no schema); switches the write-ahead log on on the way.
+
+    ``address`` is how SQLite is to open it, if not as any file.
+    """
+    if path.is_dir():
+        raise TrackingError(
+            f"{path} is a folder, and the tracking store is a file of that name; move it away, and a new store is made."
+        )
     try:
-        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        opened = sqlite3.connect(address or path, timeout=BUSY_SECONDS, uri=bool(address))
+        with closing(opened) as connection:
             if write_ahead:
                 connection.execute("PRAGMA journal_mode=WAL")
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
@@ -522,7 +565,9 @@ def _inspect(path: Path, *, write_ahead: bool) -> str | None:
             raise TrackerAway(f"the tracking store {path} is locked by another process") from None
         if _found_no_room(error, path.parent) or not durable.has_room(path.parent):
             raise StoreFull(f"the disk of {path} is full ({error}); free space on that disk, and run again.") from None
-        raise TrackingError(f"{path} cannot be opened ({error}); close what holds it, and run again.") from None
+        raise TrackingError(
+            f"{path} cannot be opened ({error}); see to its disk and permissions, and run again."
+        ) from None
     except sqlite3.DatabaseError as error:
         if "malformed" in str(error):
             raise TrackingError(f"{path} is damaged ({error}); {FROM_RESULTS}") from None
@@ -537,11 +582,11 @@ def _require_revision(path: Path, found: str | None) -> None:
     if found in newest:
         return
     if found in older:
-        raise TrackingError(
+        raise WrongRequest(
             f"{path} was made by an older MLflow than {version('mlflow')} (schema {found});"
             f" back it up, then run `mlflow db upgrade {_sqlite_uri(path)}`."
         )
-    raise TrackingError(
+    raise WrongRequest(
         f"{path} was made by a newer MLflow than {version('mlflow')} (schema {found} is unknown here);"
         " install that version, or set LAYERWISE_ROOT to another place."
     )

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from mlflow.entities import LoggedModel, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from layerwise.study import StudyError
-from layerwise.study.reading import document_of
+from layerwise.study.reading import MAX_KEPT_BYTES, document_of
 from tasks.tracking.answers import COSTS, DIFFERENCES, RESULTS, stored_file, stored_table, stored_verdicts, table_of
 from tasks.tracking.files import send_artifact
 from tasks.tracking.histories import History, histories
@@ -35,7 +36,7 @@ from tasks.tracking.runs import (
     search_models,
     tree_runs,
 )
-from tasks.tracking.store import TrackingError, failures_in_one_line, taken_as_ours
+from tasks.tracking.store import TrackingError, WrongRequest, failures_in_one_line, mlflow_command, taken_as_ours
 
 STUDY_FILE = "study.yaml"
 """The artifact of the study run that holds the study, every setting spelled out."""
@@ -100,6 +101,7 @@ def find_study_run(client: MlflowClient, said: str) -> Run:
     Raises:
         TrackingError: if there is no such run; one line, with the nearest names.
     """
+    _refuse_files(said)
     return _by_id(client, said) if re.fullmatch(RUN_ID, said) else _by_name(client, said)
 
 
@@ -114,13 +116,14 @@ def find_arm(client: MlflowClient, said: str) -> tuple[Run, str]:
     Raises:
         TrackingError: if there is no such run, or no such arm in it; one line.
     """
+    _refuse_files(said)
     name, _, arm = said.partition("/")
     run = find_study_run(client, name)
     if not arm and name != run.info.run_id and re.fullmatch(RUN_ID, name):
         arm = client.get_run(name).data.tags.get(ARM, "")
     known = run.data.tags.get(ARMS, "").split(",")
     if arm and arm not in known:
-        raise TrackingError(f"{name} has no arm {arm!r}; there are {', '.join(known)}.")
+        raise WrongRequest(f"{name} has no arm {arm!r}; there are {', '.join(known)}.")
     return run, arm
 
 
@@ -255,25 +258,46 @@ def _by_id(client: MlflowClient, run_id: str) -> Run:
     try:
         run = client.get_run(run_id)
     except MlflowException:
-        raise TrackingError(f"there is no run {run_id}; `layerwise ui` shows which there are.") from None
+        raise WrongRequest(f"there is no run {run_id}; `layerwise ui` shows which there are.") from None
     tags = run.data.tags
     if KIND not in tags or RUN_KEY not in tags:
-        raise TrackingError(f"run {run_id} was not made by Layerwise; name a run of a study.")
+        raise WrongRequest(f"run {run_id} was not made by Layerwise; name a run of a study.")
     if run.info.lifecycle_stage != "active":
-        raise TrackingError(f"run {run_id} has been deleted; restore it, or name another one.")
+        restore = mlflow_command(client, f"runs restore --run-id {run_id}")
+        raise WrongRequest(f"run {run_id} has been deleted; bring it back with `{restore}`, or name another one.")
     if tags[KIND] == "study":
         return run
     for other in tree_runs(client, run.info.experiment_id, tags[RUN_KEY]):
         if other.data.tags.get(KIND) == "study":
             return other
-    raise TrackingError(f"run {run_id} belongs to a study whose own run has been deleted; name another one.")
+    raise WrongRequest(f"run {run_id} belongs to a study whose own run has been deleted; name another one.")
+
+
+def _refuse_files(said: str) -> None:
+    """Refuse a study file, and say what its run is called; nothing that the file names is looked at."""
+    if not said.endswith((".yaml", ".yml")):
+        return
+    try:
+        with Path(said).open("rb") as file:
+            name = document_of(file.read(MAX_KEPT_BYTES + 1), said).get("name")
+    except (OSError, StudyError):
+        name = None
+    called = f"its study, {name}" if isinstance(name, str) else "its study"
+    raise WrongRequest(f"{said} is a study file, and a run is what is asked for: name it by {called}.")
 
 
 def _by_name(client: MlflowClient, said: str) -> Run:
+    whole, _, arm = said.partition("/")
+    if arm and whole:
+        run = find_study_run(client, whole)
+        raise WrongRequest(
+            f"{said!r} is one arm of run {run.info.run_id}, and the whole of it is asked for: name {whole}. Arms are"
+            " for `layerwise compare` and `layerwise register`."
+        )
     name, _, repeat = said.partition(":")
     experiment = client.get_experiment_by_name(name) if name else None
     if experiment is None or experiment.lifecycle_stage != "active":
-        raise TrackingError(f"no run of a study {said!r} is tracked here{_nearest(client, name)}.")
+        raise WrongRequest(f"no run of a study {said!r} is tracked here{_nearest(client, name)}.")
     query = f"tags.`{KIND}` = 'study' AND attributes.status = 'FINISHED'"
     found = client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time DESC"])
     for run in found:
@@ -281,7 +305,7 @@ def _by_name(client: MlflowClient, said: str) -> Run:
             return run
     repeats = ", ".join(f"{name}:{run.data.tags[REPEAT]}" for run in found[:5] if run.data.tags.get(REPEAT))
     hint = f"; there are {repeats}" if repeats else f"; finish it with `layerwise run {name}`"
-    raise TrackingError(f"no finished run of {said!r} is tracked here{hint}.")
+    raise WrongRequest(f"no finished run of {said!r} is tracked here{hint}.")
 
 
 def _nearest(client: MlflowClient, name: str) -> str:

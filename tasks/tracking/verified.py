@@ -27,7 +27,7 @@ from tasks.tracking.files import local_path, write_all
 from tasks.tracking.folders import MLMODEL, ModelFolder
 from tasks.tracking.registry import ALIASES, registered_version
 from tasks.tracking.runs import PAGE, search_models
-from tasks.tracking.store import TrackingError, failures_in_one_line, taken_as_ours
+from tasks.tracking.store import TrackingError, WrongRequest, failures_in_one_line, taken_as_ours
 from tasks.tracking.tags import FILES, RUN_KEY, STUDY
 from tasks.tracking.tracked import RUN_ID, find_study_run
 
@@ -110,10 +110,10 @@ def find_model(client: MlflowClient, said: str, version: int | None = None) -> F
             return _by_run(client, said)
         name, alias, number = found.groups()
         if version is not None and (alias or number):
-            raise TrackingError(f"{said} says which version it is; leave --version {version} out.")
+            raise WrongRequest(f"{said} says which version it is; leave --version {version} out.")
         registered = _registered(client, name)
         if registered is None and (said.startswith(URI) or alias or number or version is not None):
-            raise TrackingError(f"there is no registered model {name!r}{_known(client)}.")
+            raise WrongRequest(f"there is no registered model {name!r}{_known(client)}.")
         if registered is None:
             return _by_run(client, said)
         return _of_version(client, _version(client, registered, alias, number or version))
@@ -138,7 +138,7 @@ def _logged(client: MlflowClient, model_id: str) -> LoggedModel:
     except MlflowException as error:
         if error.error_code != MISSING:
             raise
-        raise TrackingError(f"there is no model {URI}{model_id}; `layerwise ui` shows which there are.") from None
+        raise WrongRequest(f"there is no model {URI}{model_id}; `layerwise ui` shows which there are.") from None
 
 
 def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
@@ -160,7 +160,7 @@ def _version(
         if alias not in aliases:
             what = f"no version of {name!r} is called {alias!r}" if alias else f"no version of {name!r} has an alias"
             there = ", ".join(f"{name}@{one}" for one in sorted(aliases))
-            raise TrackingError(
+            raise WrongRequest(
                 f"{what}; there {f'are {there}' if there else 'are numbers alone, as in ' + name + '/1'}."
             )
         number = aliases[alias]
@@ -170,17 +170,17 @@ def _version(
         if error.error_code != MISSING:
             raise
         last = max((int(one.version) for one in registered.latest_versions or ()), default=0)
-        raise TrackingError(f"{name!r} has no version {number}; the last is {last}.") from None
+        raise WrongRequest(f"{name!r} has no version {number}; the last is {last}.") from None
 
 
 def _by_run(client: MlflowClient, said: str) -> Found:
     name, _, _ = said.partition("/")
     if not re.fullmatch(RUN_ID, name) and client.get_experiment_by_name(name.partition(":")[0]) is None:
-        raise TrackingError(f"there is no registered model, and no run, {said!r}{_known(client)}.")
+        raise WrongRequest(f"there is no registered model, and no run, {said!r}{_known(client)}.")
     run = find_study_run(client, name)
     found = registered_version(client, run.data.tags.get(STUDY, ""), run.data.tags[RUN_KEY])
     if found is None:
-        raise TrackingError(
+        raise WrongRequest(
             f"the run {name} registered no model; name one of its networks with `layerwise register {name} --depth N`."
         )
     return _of_version(client, found)
@@ -194,7 +194,7 @@ def _of_version(client: MlflowClient, version: ModelVersion) -> Found:
     for model in models:
         if model.artifact_location == version.source:
             return Found(name, model, version)
-    raise TrackingError(
+    raise WrongRequest(
         f"{name} is of no model that a run of Layerwise logged, or of one that was deleted; see who made it."
     )
 
@@ -222,7 +222,7 @@ def _files(client: MlflowClient, found: Found) -> dict[str, bytes]:
     try:
         listed = {str(path): str(digest) for path, digest in json.loads(held).items()}
     except (AttributeError, TypeError, ValueError):
-        raise TrackingError(f"{found.name} was not made by Layerwise: nothing vouches for its files.") from None
+        raise WrongRequest(f"{found.name} was not made by Layerwise: nothing vouches for its files.") from None
     if len(listed) > MOST_FILES or not {MLMODEL, NETWORK} <= set(listed):
         raise TrackingError(f"{found.name} is said to have files that no model of Layerwise has; see who changed it.")
     content = _content(client, model, listed)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -128,3 +131,12 @@ def counts(rows: Callable[[str], list[tuple]], root: Path) -> Callable[[], dict[
         return found | {"files": sum(path.is_file() for path in (root / "mlruns" / "artifacts").rglob("*"))}
 
     return count
+
+
+def restored_by(client: MlflowClient, said: str) -> None:
+    """Does what a refusal says, as a shell with our programs would."""
+    command = said.split("`")[1]
+    assert command.startswith(f"MLFLOW_TRACKING_URI={client.tracking_uri} mlflow ")
+    kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    programs = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+    subprocess.run(["sh", "-c", command], env=kept | {"PATH": programs}, check=True, capture_output=True)

@@ -26,9 +26,9 @@ from tasks.tracking.runs import (
     parameters,
     tree_runs,
 )
-from tasks.tracking.store import StoreFull, TrackingError, artifact_root, database_path, open_store
+from tasks.tracking.store import StoreFull, TrackingError, WrongRequest, artifact_root, database_path, open_store
 from tests.studies import small
-from tests.tracking.conftest import Cut, Killed
+from tests.tracking.conftest import Cut, Killed, restored_by
 
 ARMS = {"greedy": {}, "other": {}}
 
@@ -307,11 +307,13 @@ def test_older_answers_are_marked_as_superseded(client, opened):
 
 
 def test_a_deleted_experiment_is_refused(client, opened):
-    """What somebody deleted is not brought back unasked; the refusal says how to."""
+    """What somebody deleted is not brought back unasked; the refusal has the command that does it, of this store."""
     tree = opened()
     client.delete_experiment(tree.experiment_id)
-    with pytest.raises(TrackingError, match=f"mlflow experiments restore --experiment-id {tree.experiment_id}`"):
+    with pytest.raises(WrongRequest, match=r"has been deleted; bring it back with `[^`]+`, or rename") as refused:
         opened()
+    restored_by(client, str(refused.value))
+    assert opened() == tree
 
 
 def test_a_store_that_was_moved_is_refused(client, opened, study, root, tmp_path_factory):

@@ -103,14 +103,6 @@ def test_a_store_is_made_where_there_is_none(root, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_root_with_a_question_mark_is_refused(root):
-    """The store is not made elsewhere where the address of its place cannot be written."""
-    here = root / "what?"
-    line = f"{here}/mlruns/mlflow.db cannot be a tracking store: SQLAlchemy takes what follows a '?' for settings; "
-    assert refusal(here) == f"{line}set LAYERWISE_ROOT to a folder without one, or rename it."
-    assert not list(root.iterdir())
-
-
 @pytest.mark.parametrize("name", ["with space", "50% of", "%41", "ha#sh", "ünïcode"])
 def test_a_root_may_have_nearly_any_name(root, name, empty_store):
     """The store is found, and written, in folders whose names mean something in a URI."""
@@ -178,8 +170,19 @@ def test_a_damaged_database_is_refused_with_the_way_out(root, empty_store):
     content = bytearray(empty_store.read_bytes())
     content[100:108] = b"\xff" * 8  # the first page's tree
     path.write_bytes(content)
-    assert re.search(r"is damaged \(.*malformed.*\); put a copy in its place, or move it away with .*", refusal(root))
+    said = refusal(root)
+    assert re.search(r"is damaged \(.*malformed.*\); if you have a backup of this file, put that where it is; ", said)
+    assert "else move the file away, together with those of its name that end in -wal and -shm" in said
     assert path.read_bytes() == content
+
+
+def test_a_folder_in_the_place_of_the_store_is_said_to_be_one(root):
+    """A folder of the store's name is refused as what it is, and left as it is."""
+    path = database_path(root)
+    path.mkdir(parents=True)
+    said = f"{path} is a folder, and the tracking store is a file of that name; move it away, and a new store is made."
+    assert refusal(root) == said
+    assert list(path.iterdir()) == []
 
 
 @contextmanager

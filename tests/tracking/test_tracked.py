@@ -8,8 +8,9 @@ import pytest
 from tasks.tracking.answers import RESULTS
 from tasks.tracking.publishing import Publisher
 from tasks.tracking.runs import close_runs
-from tasks.tracking.store import TrackingError
+from tasks.tracking.store import TrackingError, WrongRequest
 from tasks.tracking.tracked import SCORES, STUDY_FILE, find_arm, find_study_run, read_tracked
+from tests.tracking.conftest import restored_by
 
 TABLE = pd.DataFrame({"arm": ["greedy"], "seed": [0], "depth": [1], "test_accuracy_mean": [0.1 + 0.2]})
 
@@ -58,7 +59,10 @@ def test_a_repeat_is_found_by_study_and_name(client, opened, tree):
     [
         ("smal", r"no run of a study 'smal' is tracked here; the nearest are small\."),
         ("", r"no run of a study '' is tracked here; there are small\."),
-        ("../small", r"no run of a study '\.\./small' is tracked here"),
+        ("../small", r"no run of a study '\.\.' is tracked here"),
+        ("small/greedy", r"^'small/greedy' is one arm of run \w{32}, and the whole of it is asked for: name small\."),
+        ("smal/greedy", r"no run of a study 'smal' is tracked here; the nearest are small\."),
+        ("no/such.yml", r"^no/such\.yml is a study file, and a run is what is asked for: name it by its study\.$"),
         ("0" * 32, r"there is no run 0{32}; `layerwise ui` shows which there are"),
     ],
 )
@@ -76,10 +80,22 @@ def test_runs_of_others_and_deleted_ones_are_refused(client, tree):
     with pytest.raises(TrackingError, match="was not made by Layerwise"):
         find_study_run(client, foreign)
     client.delete_run(tree.study_run_id)
-    with pytest.raises(TrackingError, match=r"has been deleted; restore it"):
+    with pytest.raises(WrongRequest, match=r"has been deleted; bring it back with `[^`]+`, or name") as refused:
         find_study_run(client, tree.study_run_id)
-    with pytest.raises(TrackingError, match="belongs to a study whose own run has been deleted"):
+    with pytest.raises(WrongRequest, match="belongs to a study whose own run has been deleted"):
         find_study_run(client, tree.arm_run_ids["greedy"])
+    restored_by(client, str(refused.value))
+    assert find_study_run(client, tree.study_run_id).info.lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize("find", [find_study_run, find_arm])
+@pytest.mark.usefixtures("tree")
+def test_a_study_file_is_told_from_its_run(client, tmp_path, find):
+    """A study file named for a run is refused with the name that its run has."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: small\ndata: {source: loader, loader: 'nobody:knows'}\n")
+    with pytest.raises(WrongRequest, match=r"mine\.yaml is a study file, and a run .*: name it by its study, small\.$"):
+        find(client, str(file))
 
 
 @pytest.mark.usefixtures("tree")
