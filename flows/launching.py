@@ -13,6 +13,7 @@ from rich.console import Console
 from flows import environment
 from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, of_store, say, warnings_shown
+from flows.signals import none_dropped
 from layerwise.study import StudyError
 from tasks import durable
 from tasks.scratch import ScratchFull, own_place
@@ -56,7 +57,7 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
 
         logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
         try:
-            with server.ready(), _our_blocks_alone(), shown(console), warnings_shown(console), owned():
+            with none_dropped(), server.ready(), _our_blocks_alone(), shown(console), warnings_shown(console), owned():
                 if crashed := close_crashed():
                     say(f"Killed before, and marked so now: {', '.join(crashed)}. What was stored stays.", console)
                 storage = results_block(environment.results_folder(root))
