@@ -13,6 +13,7 @@ from rich.console import Console
 from flows import environment
 from flows.locks import using_results
 from flows.printing import FAILED, WRONG_REQUEST, in_one_line, of_store, say, warnings_shown
+from flows.signals import none_dropped
 from layerwise.study import Study, StudyError, shipped
 from tasks import durable
 from tasks.scratch import ScratchFull, own_place
@@ -67,7 +68,15 @@ def run_flow(name: str, load: Callable[[], Any], root: Path, console: Console, *
 
         logging.raiseExceptions = False  # Prefect would say on the terminal what of its log it cannot deliver
         told = _failures_told(name, root)
-        with told, server.ready(), _our_blocks_alone(), shown(console), warnings_shown(console), owned():
+        with (
+            none_dropped(),
+            told,
+            server.ready(),
+            _our_blocks_alone(),
+            shown(console),
+            warnings_shown(console),
+            owned(),
+        ):
             for line in _killed_in_words(close_crashed(), *arguments[:2]):
                 say(line, console)
             storage = results_block(environment.results_folder(root))

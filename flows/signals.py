@@ -1,7 +1,8 @@
 """Requests to end: Ctrl-C, SIGTERM and a terminal that closes raise ``KeyboardInterrupt``, and none of them is lost.
 
 A signal's exception is raised wherever the main thread happens to be. Where that is a callback of the garbage
-collector or a ``__del__``, of which the end of a run is full, Python prints it and goes on. Here it is sent again.
+collector or a ``__del__``, of which the end of a run is full, Python prints it and goes on; a library in C++ may take
+it for an answer, and say nothing. Here it is sent again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from flows.server import LOST
+from tasks.causes import causes
 
 TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -24,6 +27,9 @@ ALSO = {"TerminationSignal": signal.SIGTERM, "ServerLost": LOST}
 
 SOON = 0.02
 """Seconds until a signal is sent again: by then the callback that it fell into is over."""
+
+_notes: list[int] = []
+"""The end of the pipe into which signals are written that are to be sent again; none before :func:`heed`."""
 
 
 def heed() -> None:
@@ -35,7 +41,61 @@ def heed() -> None:
     # Nothing that takes a lock is safe in the midst of a collection; a byte in a pipe is.
     lost, note = os.pipe()
     threading.Thread(target=_send_again, args=(lost,), name="lost signals", daemon=True).start()
+    _notes[:] = [note]
     sys.unraisablehook = _noting(note, sys.unraisablehook)
+
+
+class Dropped:
+    """What an exception is besides that says of itself that it has been dropped: while it is on its way it is held."""
+
+    signal: int
+    has_arrived = False
+
+    def __del__(self) -> None:
+        for note in [] if self.has_arrived else _notes:
+            os.write(note, bytes([self.signal]))
+
+
+class Interruption(Dropped, KeyboardInterrupt):
+    """A request to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = number
+
+
+@contextmanager
+def none_dropped() -> Generator[None]:
+    """Have requests to end sent again in the body, which never ends them itself, whoever drops what they raise."""
+    if not _notes or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from prefect.utilities import engine
+
+    theirs = engine.TerminationSignal
+
+    class Termination(Dropped, theirs):
+        """What Prefect raises for SIGTERM while a flow runs."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        raise Interruption(number)
+
+    before = {number: signal.getsignal(number) for number in TO_END}
+    ours = [number for number, handler in before.items() if handler is signal.default_int_handler]
+    for number in ours:
+        signal.signal(number, interrupt)
+    engine.TerminationSignal = Termination  # ty: ignore[invalid-assignment]
+    try:
+        yield
+    except BaseException as error:
+        for one in causes(error):
+            if isinstance(one, Dropped):
+                one.has_arrived = True
+        raise
+    finally:
+        engine.TerminationSignal = theirs
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 def end_at_once(status: int) -> None:
@@ -53,6 +113,8 @@ def _noting(note: int, before: Callable[[sys.UnraisableHookArgs], object]) -> Ca
     """What is told of exceptions that Python has to drop: those of signals are noted, all others are said as before."""
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, Dropped):  # it says so itself
+            return
         if (number := _number_of(dropped)) is None:
             before(dropped)
         else:

@@ -11,6 +11,7 @@ import pytest
 
 BEGIN = """
 import gc, os, signal, threading, time
+from contextlib import nullcontext
 from flows import server, signals
 
 class Dropping:
@@ -59,6 +60,36 @@ SERVER_GONE = """
         time.sleep(20)
 """
 
+SILENTLY = """
+    from prefect.utilities.engine import capture_sigterm
+    with signals.none_dropped(), {around}:
+        try:
+            os.kill(os.getpid(), signal.{name})
+        except BaseException:
+            pass  # as libraries in C++ do, and Prefect does when a flow's last word is said
+        time.sleep(20)
+"""
+
+CLOSING = """
+    try:
+        {within}
+    except BaseException:
+        time.sleep(0.5)
+        print("closed")
+        raise
+"""
+
+AFTERWARDS = """
+    from prefect.utilities.engine import capture_sigterm
+    try:
+        with signals.none_dropped(), {around}:
+            collected()
+            time.sleep(20)
+    except KeyboardInterrupt:
+        pass
+    time.sleep(0.5)
+"""
+
 AT_THE_END = """
     threading.Thread(target=lambda: (time.sleep(0.1), os.kill(os.getpid(), signal.{name}), time.sleep(20))).start()
     server.end_process(3)
@@ -104,6 +135,26 @@ def test_one_that_is_dropped_again_is_sent_again() -> None:
 def test_a_request_to_end_is_not_lost_where_ctrl_c_is_ignored() -> None:
     """As in what a shell starts in the background."""
     assert said(DROPPED, "SIGTERM", ignored=(signal.SIGINT,)) == Said(0, "interrupted\n", "")
+
+
+@pytest.mark.parametrize("around", ["nullcontext()", "capture_sigterm()"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_a_library_drops_in_a_run_is_not_lost(name: str, around: str) -> None:
+    """However silently: what it raises is gone without having arrived."""
+    assert said(SILENTLY.replace("{around}", around), name) == Said(0, "interrupted\n", "")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_is_dropped_in_a_callback_of_a_run_is_sent_once(name: str) -> None:
+    """A second one would cut short the closing of the run."""
+    within = "with signals.none_dropped(): collected(); time.sleep(20)"
+    assert said(CLOSING.replace("{within}", within), name) == Said(0, "closed\ninterrupted\n", "")
+
+
+@pytest.mark.parametrize("around", ["nullcontext()", "capture_sigterm()"])
+def test_a_signal_that_has_arrived_is_not_sent_again(around: str) -> None:
+    """Whoever then forgets what it raised has heard it."""
+    assert said(AFTERWARDS.replace("{around}", around), "SIGTERM") == Said(0, "lost\n", "")
 
 
 def test_a_request_to_end_that_prefect_takes_is_not_lost() -> None:
