@@ -28,7 +28,7 @@ from tasks.tracking.histories import histories
 from tasks.tracking.publishing import Point, Publisher, SeedModel
 from tasks.tracking.registry import Candidate, Shelf, register, registered_version
 from tasks.tracking.runs import close_runs, open_runs, tree_runs
-from tasks.tracking.store import TrackerAway, TrackingError, open_store
+from tasks.tracking.store import TrackerAway, TrackingError, WrongRequest, open_store
 from tasks.tracking.tracked import append_record, find_study_run, read_seed_runs
 from tasks.tracking.verified import NETWORK, find_model, verified
 from tests.studies import small
@@ -214,7 +214,7 @@ def test_an_account_that_may_not_write_is_told(server: TeamServer, root: Path, m
         monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.url)
         with pytest.raises(TrackingError) as refused:
             publish(root, small(name="forbidden", seeds=len(SEEDS)))
-    assert type(refused.value) is TrackingError
+    assert type(refused.value) is WrongRequest
     assert str(refused.value) == (
         f"opening the runs of 'forbidden' failed: our account may not do that at {guarded.url} (403); ask who runs the"
         " server for the permission EDIT there, or rename the study."
