@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import re
@@ -155,6 +156,7 @@ def _act(told: dict[str, Any]) -> int:
     folder, root = Path(told["folder"]), Path(told["root"])
     for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
+    faulthandler.enable()  # for the one process of a thousand that ends with a segmentation fault
     os.chdir(root)
     os.environ |= {"LAYERWISE_ROOT": str(root), "CHAOS_UNREADABLE": told["unreadable"]}
     (folder / "events").unlink(missing_ok=True)
