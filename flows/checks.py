@@ -108,9 +108,7 @@ def examined(root: Path, *, thorough: bool) -> Iterator[Finding]:
 def _store(root: Path, seconds: float) -> Iterator[Finding]:
     try:
         if is_new(root):
-            file = file_of(root)
-            why = f"{file} is empty" if file.exists() else f"there is no {file}"
-            yield Finding("store", f"nothing is tracked yet: {why}")
+            yield _new(file_of(root))
         elif store_uri(root).startswith("sqlite:"):
             yield from _database(root, seconds)
         else:
@@ -120,6 +118,15 @@ def _store(root: Path, seconds: float) -> Iterator[Finding]:
         is_file = store_uri(root).startswith("sqlite:")
         otherwise = HELD if is_file else "start it, or correct or unset MLFLOW_TRACKING_URI"
         yield Finding("store", words, remedy or otherwise)
+
+
+def _new(file: Path) -> Finding:
+    """A store in which nothing can be tracked yet, if no log says that something was."""
+    why = f"{file} is empty" if file.exists() else f"there is no {file}"
+    log = file.with_name(f"{file.name}-wal")
+    if log.exists() and log.stat().st_size:
+        return Finding("store", f"{why}, and {log.name} beside it is of one that was there", FROM_RESULTS)
+    return Finding("store", f"nothing is tracked yet: {why}")
 
 
 def _database(root: Path, seconds: float) -> Iterator[Finding]:

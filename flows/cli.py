@@ -20,6 +20,7 @@ import click
 from flows import environment, stdout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from flows.cluster import Scale
@@ -149,7 +150,7 @@ def run(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, 
         return
     from flows.running import run_study_command
 
-    again = _to_go_on(study, seeds, overrides, name) if repeat == BY_TIME else ""
+    again = _to_go_on(study, seeds, overrides, name, how) if repeat == BY_TIME else ""
     wanted = {"require_claims": how["require_claims"], "scale": scale, "again": again}
     try:
         sys.exit(run_study_command(asked, repeat=name, root=environment.root(), **wanted))
@@ -293,6 +294,7 @@ def predict(model: str, file: Path, version: int | None, output: Path | None, se
     """
     if len(separator) != 1 or not separator.isascii():
         raise click.UsageError(f"--separator {separator!r}: expected one character.")
+    _refuse_no_file(output)
     from flows.predicting import Asked, predict_command
 
     sys.exit(predict_command(Asked(model, version, file, separator), output, environment.root()))
@@ -398,6 +400,13 @@ def _tell(line: str) -> None:
 def _one_way_out(output: Path | None, markdown: bool) -> None:
     if markdown and output is not None:
         raise click.UsageError("--markdown prints and --output writes; give one of them.")
+    _refuse_no_file(output)
+
+
+def _refuse_no_file(output: Path | None) -> None:
+    """Refuse to write where no file is: what stands there would be replaced, a device too."""
+    if output is not None and (not output.name or (output.exists() and not output.is_file())):
+        raise click.UsageError(f"--output {str(output)!r}: expected a file, or a name that nothing has yet.")
 
 
 def _seconds(age: str) -> float:
@@ -447,12 +456,14 @@ def _repeat_name(repeat: str) -> str:
     return repeat
 
 
-def _to_go_on(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str) -> str:
+def _to_go_on(study: str, seeds: int | None, overrides: tuple[str, ...], repeat: str, how: Mapping[str, Any]) -> str:
     """The command that goes on with a repeat, whose name nobody gave."""
     import shlex
 
     asked = [study, *(() if seeds is None else ("--seeds", str(seeds)))]
     asked += [word for setting in overrides for word in ("--set", setting)]
+    if how["runner"] != "local":
+        asked += [word for key in ("runner", "workers", "address") if how[key] for word in (f"--{key}", str(how[key]))]
     return shlex.join(["layerwise", "run", *asked, "--repeat", repeat])
 
 

@@ -46,12 +46,12 @@ def check_code(tags: Mapping[str, str]) -> None:
         counts = ", ".join(f"{count} by {code or 'code that nobody recorded'}" for code, count in codes.items())
         raise StudyError(
             f"the run's stages were not all computed by the same code ({counts}), so no code makes all of it again;"
-            f" make a new run, {ANYWAY}."
+            f" compute it afresh with --repeat, {ANYWAY}."
         )
     if codes and own_code.digest() not in codes:
         raise StudyError(
-            f"the run's stages were computed by code {next(iter(codes))}, though the run ended under this commit, whose"
-            f" code is {own_code.digest()}; make a new run, {ANYWAY}."
+            f"the run's stages were computed by code {next(iter(codes))}, though the run ended with the code that is"
+            f" here, {own_code.digest()}; compute it afresh with --repeat, {ANYWAY}."
         )
 
 

@@ -159,7 +159,8 @@ def _standard_output() -> Generator[Write]:
 
 @contextmanager
 def _whole(output: Path, opened: Callable[[Path], Any]) -> Generator[Write]:
-    """Writes a whole file or none; one that stands there is replaced."""
+    """Writes a whole file or none; one that stands there is replaced, and a link is followed."""
+    output = output.resolve()
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with opened(temporary) as write:

@@ -151,7 +151,8 @@ def safe_word(word: str) -> str:
 
 
 def _write(place: Path, content: bytes) -> None:
-    """A whole file or none; one that stands there is replaced."""
+    """A whole file or none; one that stands there is replaced, and a link is followed."""
+    place = place.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
     try:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -160,7 +161,9 @@ def _reproduce(client: MlflowClient, tracked: Tracked, allowed: Allowed, console
     for line in (unlike := tuple(origins.unlike(tags))):
         say(f"Not as it was: {line}.", console)
     try:
-        if faults := _faults(client, tracked):
+        faults = _faults(client, tracked)
+        _refuse_lost_runs(tracked, faults)
+        if faults:
             say(f"Not as it was published: {'; '.join(faults)}. `layerwise run` of its study mends that.", console)
         with progress.shown(console):
             found = _compared(client, tracked, study, data, unlike=unlike, faults=faults)
@@ -180,6 +183,16 @@ def _faults(client: MlflowClient, tracked: Tracked) -> tuple[str, ...]:
     run_id = tracked.run.info.run_id
     with failures_in_one_line(f"reading run {run_id}", client.tracking_uri), taken_as_ours(f"what run {run_id} holds"):
         return in_words(check_tree(client, tracked.run))
+
+
+def _refuse_lost_runs(tracked: Tracked, faults: tuple[str, ...]) -> None:
+    """Without the run of an arm or a seed there is nothing to compare with; what was never there is no difference."""
+    if lost := [words for words in faults if re.match(r"\d+ runs? missing ", words)]:
+        raise Unanswered(
+            f"{tracked.name} is not as it was published: {lost[0]}; run its study again, which makes it whole, and"
+            " reproduce it then.",
+            FAILED,
+        )
 
 
 def _compared(

@@ -47,9 +47,9 @@ def in_words(codes: Mapping[str, int]) -> str:
         >>> in_words({digest(): 3})
         ''
         >>> in_words({digest(): 3, "5f0c": 1})
-        '1 of 4 stages was computed by other code of Layerwise than this'
-        >>> in_words({digest(): 3, "5f0c": 2, "": 1})
-        '2 of 6 stages were computed by other code of Layerwise than this, and 1 by code that nobody recorded'
+        '1 of 4 stages and scores was computed by other code of Layerwise than this'
+        >>> in_words({digest(): 3, "": 1})
+        '1 of 4 stages and scores was computed by code that nobody recorded'
     """
     unknown = codes.get("", 0)
     other = sum(codes.values()) - codes.get(digest(), 0) - unknown
@@ -57,7 +57,7 @@ def in_words(codes: Mapping[str, int]) -> str:
     (first, by), *more = [part for part in parts if part[0]] or [(0, "")]
     if not first:
         return ""
-    words = f"{first} of {sum(codes.values())} stages {'was' if first == 1 else 'were'} computed {by}"
+    words = f"{first} of {sum(codes.values())} stages and scores {'was' if first == 1 else 'were'} computed {by}"
     return words + "".join(f", and {count} {by}" for count, by in more)
 
 

@@ -436,12 +436,13 @@ def test_a_repeat_without_a_name_says_how_it_goes_on(
     write_study(root)
     monkeypatch.setattr(running, "answer_study", fail)
     monkeypatch.setattr(
-        "sys.argv", ["layerwise", "run", "study.yaml", "--seeds", "4", "--set", "question=Is it?", "--repeat"]
+        "sys.argv",
+        ["layerwise", "run", "study.yaml", "--seeds", "4", "--set", "question=Is it?", "--repeat", "--runner", "dask"],
     )
     assert cli.run_command() == 1
     name = re.fullmatch(
         r"This repeat is called (\w+)\. If it is interrupted, it goes on with: layerwise run study\.yaml --seeds 4"
-        r" --set 'question=Is it\?' --repeat \1\n",
+        r" --set 'question=Is it\?' --runner dask --repeat \1\n",
         capsys.readouterr().out,
     )
     assert name is not None
@@ -537,6 +538,9 @@ COMMANDS = {
     "run study.yaml --require-claims": "--require-claims: small claims nothing; add claims to it, or leave the option",
     "plan study.yaml": "small claims nothing, so there is nothing to plan; add claims to it",
     "plan few-labels --seeds 1": "--seeds 1: a pilot has to see how seeds differ; use 2 or more",
+    "report small --output .": "--output '.': expected a file, or a name that nothing has yet.",
+    "compare a b --output /": "--output '/': expected a file, or a name that nothing has yet.",
+    "predict a b.csv --output /dev/null": "--output '/dev/null': expected a file, or a name that nothing has yet.",
     "reproduce": "Missing argument 'RUN'. `layerwise reproduce --help` shows what it takes.",
     "reproduce small": "nothing is tracked here: there is no ",
     "clean --older-than 30": "--older-than '30': expected a number of hours, days or weeks, such as 12h, 30d or 8w.",

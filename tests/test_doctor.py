@@ -69,6 +69,47 @@ def sick(root: Path, stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture
+def logged(sick: Path) -> Path:
+    """The root of a run that left the log of its store, as processes do that end without closing it."""
+    path, kept = database_path(sick), sick / "kept"
+    kept.mkdir()
+    with closing(sqlite3.connect(path)) as store:
+        store.execute("PRAGMA journal_mode = WAL")
+        store.execute("PRAGMA user_version = 7")
+        store.commit()
+        for end in ("", "-wal", "-shm"):
+            shutil.copy(f"{path}{end}", kept)
+    for file in kept.iterdir():
+        file.replace(path.with_name(file.name))
+    return sick
+
+
+def test_looking_changes_nothing(logged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log of a store is read, and neither taken in nor removed."""
+    folder = database_path(logged).parent
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir() if file.is_file()}
+    assert len(before) == 3
+    assert looked(logged, capsys)[0] == 0
+    index = database_path(logged).with_name("mlflow.db-shm")  # in which readers note that they read
+    after = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir() if file.is_file()}
+    assert after.keys() == before.keys()
+    assert {file for file in after if after[file] != before[file]} <= {index}
+
+
+@pytest.mark.parametrize("how", ["empty", "gone"])
+def test_a_log_without_its_store_is_told(logged: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
+    """A store that was emptied or lost is no new one, as the log beside it tells."""
+    path = database_path(logged)
+    path.unlink()
+    if how == "empty":
+        path.touch()
+    status, lines = looked(logged, capsys)
+    (line,) = [line for line in lines if line.startswith("look ")]
+    assert status == 1
+    assert "mlflow.db-wal beside it is of one that was there; move the file away, together with those of" in line
+
+
 def write_result(root: Path, name: str, stored_as: str = "") -> Path:
     """A sound record, as Prefect and our serializer leave one."""
     record = {"metadata": {"serializer": {"type": "layerwise"}, "storage_key": stored_as or name}, "result": "x"}
@@ -220,7 +261,7 @@ def folder_for_database(root: Path) -> str:
 
 def damaged_page(root: Path) -> str:
     spoil_page(database_path(root), "params")
-    return r"look  store      \S+mlflow.db is damaged \(.*[Pp]age \d+.*\); if you have a backup of this file, "
+    return r"look  store      \S+mlflow.db is damaged \(.*[Pp]age \d+.*\); move the file away, together"
 
 
 def damaged_page_of_prefect(root: Path) -> str:
@@ -635,7 +676,7 @@ def test_fix_writes_to_no_damaged_store(sick: Path, capsys: pytest.CaptureFixtur
     before = database_path(sick).read_bytes()
     status, lines = looked(sick, capsys, fix=True)
     assert status == 1
-    assert re.fullmatch(r"layerwise: --fix: \S+mlflow.db is damaged \(.*\); if you have a backup .*", lines[-1])
+    assert re.fullmatch(r"layerwise: --fix: \S+mlflow.db is damaged \(.*\); move the file away, together .*", lines[-1])
     assert database_path(sick).read_bytes() == before
 
 

@@ -78,7 +78,7 @@ def test_a_tag_that_somebody_else_wrote_says_nothing(text: str) -> None:
 
 def test_results_that_do_not_say_are_counted_by_themselves() -> None:
     """Whether they are of other code nobody knows."""
-    assert own_code.in_words({"": 2}) == "2 of 2 stages were computed by code that nobody recorded"
+    assert own_code.in_words({"": 2}) == "2 of 2 stages and scores were computed by code that nobody recorded"
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_an_answer_from_two_programs_says_so(
     outcome = lab.run(mixed)
     here = own_code.digest()
     assert outcome.codes == {OLDER: 2, here: 2}
-    line = "Not of this code alone: 2 of 4 stages were computed by other code of Layerwise than this."
+    line = "Not of this code alone: 2 of 4 stages and scores were computed by other code of Layerwise than this."
     for answer in (running._answer_of(outcome), running._finished(mixed, "", lab.root, Console())):
         assert answer is not None
         running._print_answer(mixed, answer, Console())
@@ -110,7 +110,7 @@ def test_an_answer_from_two_programs_says_so(
     report = lab.artifact(run, "report.md").read_text()
     assert "no level of reproducibility" in report
     assert "its stages were not all computed by the same code" in report
-    assert f"{OLDER} computed 2 stages" in report
+    assert f"{OLDER} computed 2 stages and scores" in report
     assert set(read_tracked(lab.client, run).stages["code"]) == {OLDER, here}
     afresh = lab.run(mixed, "afresh")
     assert afresh.codes == {here: 4}
@@ -123,8 +123,8 @@ def test_what_no_code_makes_again_is_not_reproduced(lab: Lab, mixed: Study) -> N
     with pytest.raises(StudyError, match="not all computed by the same code") as refused:
         reproduce_command("mixed", Allowed(), lab.root)
     assert f"2 by {OLDER}" in str(refused.value)
-    assert "make a new run, or compare all the same with --allow-other-code" in str(refused.value)
+    assert "compute it afresh with --repeat, or compare all the same with --allow-other-code" in str(refused.value)
     assert reproduce_command("mixed", Allowed(other_code=True), lab.root) == 0
     tags = run.data.tags | {"layerwise.stage_code": json.dumps({OLDER: 4})}
-    with pytest.raises(StudyError, match=f"the run's stages were computed by code {OLDER}, though the run ended under"):
+    with pytest.raises(StudyError, match=f"the run's stages were computed by code {OLDER}, though the run ended with"):
         origins.check_code(tags)

@@ -236,10 +236,13 @@ def test_a_file_that_cannot_be_written_is_refused(asked: Callable[..., int], cap
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
 
 
-def test_a_report_is_read_where_nothing_can_be_written(lab: Lab, asked: Callable[..., int], capsys: Any) -> None:
-    """On a read-only disk Markdown is printed as ever, and a page wants another place."""
+def test_a_report_is_read_where_nothing_can_be_written(
+    lab: Lab, asked: Callable[..., int], capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a read-only disk Markdown is printed as ever, and a page wants another place; nothing is left anywhere."""
     assert asked("small", as_text=True) == 0
     printed = capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
     with read_only(lab.root):
         assert asked("small", as_text=True) == 0
         assert capsys.readouterr().out == printed
@@ -247,6 +250,7 @@ def test_a_report_is_read_where_nothing_can_be_written(lab: Lab, asked: Callable
     assert capsys.readouterr().err.endswith(
         " cannot be written (Read-only file system); name another file with --output.\n"
     )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_that_is_there_is_replaced_whole(lab: Lab, asked: Callable[..., int], tmp_path: Path) -> None:
@@ -257,6 +261,12 @@ def test_a_page_that_is_there_is_replaced_whole(lab: Lab, asked: Callable[..., i
     assert asked("small", output=place) == 0
     assert place.read_text() == lab.pages["small"][0]
     assert list(place.parent.iterdir()) == [place]
+    place.write_text("old")
+    link = tmp_path / "link.html"
+    link.symlink_to(place)
+    assert asked("small", output=link) == 0
+    assert link.is_symlink()
+    assert place.read_text() == lab.pages["small"][0]
 
 
 @pytest.mark.parametrize(

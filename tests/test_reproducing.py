@@ -198,6 +198,23 @@ def test_an_encoder_that_was_registered_is_no_part_of_what_is_compared(
     assert ended.out.splitlines()[-1] == "EXACT (R0): 84 scores and outcomes, 6 models and 4 stages, all equal."
 
 
+def test_a_run_that_lost_a_seed_is_not_compared(
+    lab: Lab,  # noqa: F811
+    asked: Study,
+    reproduce: Callable[..., Ended],
+    change: Callable[..., int],
+) -> None:
+    """What is not there differs from nothing: which run is missing is said, and what makes it again."""
+    lost = lab.runs(asked, "seed")[1].info.run_id
+    assert change("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = ?", lost) == 1
+    ended = reproduce(asked.name)
+    assert (ended.status, "DIFFERENT" in ended.out) == (1, False)
+    assert ended.err == (
+        "layerwise: reproduced is not as it was published: 1 run missing (greedy seed 1); run its study again, which"
+        " makes it whole, and reproduce it then.\n"
+    )
+
+
 def test_a_run_without_a_ledger_is_compared_by_the_rest(
     asked: Study, reproduce: Callable[..., Ended], change: Callable[..., int]
 ) -> None:

@@ -174,7 +174,10 @@ def _provenance(run: StudyRun) -> Iterator[tuple[str, str | Pieces]]:
     changed = ", without changes" if changes == "none" else ", with changes in the code that it has not"
     yield "commit", (code(commit), changed if changes else "") if commit else "not known"
     if codes := own_code.from_text(said.get("stage_code", "")):
-        told = [f"{by or 'not known'} computed {counted(count, 'stage')}" for by, count in codes.items()]
+        told = [
+            f"{by or 'not known'} computed {counted(count, 'stage or score', 'stages and scores')}"
+            for by, count in codes.items()
+        ]
         yield "code of Layerwise", listed(told)
     yield "lock file", (code(said["lock_digest"]),) if "lock_digest" in said else "not known"
     versions = {key.removeprefix("version."): value for key, value in said.items() if key.startswith("version.")}

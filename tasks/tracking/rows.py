@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tasks.bounded import read_below
+from tasks.tracking.addresses import address_to_look
 from tasks.tracking.held import MANIFEST, Fault, Finished, Held, HeldModel, Verified, entries_of, faults_of_runs, key_of
 from tasks.tracking.tags import ARM, ARTIFACT, KIND, RUN_KEY, SEED, STUDY, Identity
 
@@ -79,8 +80,8 @@ def reading(database: Path) -> Generator[sqlite3.Connection]:
     Raises:
         sqlite3.Error: if it cannot be read.
     """
-    # Not opened as read-only: SQLite would then leave its companion files behind.
-    with closing(sqlite3.connect(database, timeout=SECONDS, isolation_level=None)) as store:
+    opened = sqlite3.connect(address_to_look(database), timeout=SECONDS, isolation_level=None, uri=True)
+    with closing(opened) as store:
         store.execute("PRAGMA query_only = ON")
         store.execute("BEGIN")
         yield store

@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote, urlsplit
 from filelock import FileLock, Timeout
 
 from tasks import durable, scratch
+from tasks.tracking.addresses import address_to_look
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,11 +37,14 @@ BUSY_SECONDS = 20.0
 """How long to wait for a writer to let go of the store."""
 
 FROM_RESULTS = (
-    "if you have a backup of this file, put that where it is; else move the file away, together with those of its name"
-    " that end in -wal and -shm, and run the study again: a new store is filled from the results in .layerwise, and"
+    "move the file away, together with those of its name that end in -wal and -shm; then put a backup of it in its"
+    " place if you have one, and run the study again: what is missing is filled from the results in .layerwise, and"
     " nothing trains."
 )
 """What to do about a damaged store."""
+
+READ_ONLY = "sqlite+pysqlite:///"
+"""What the address of a store begins with that is only read: after another beginning MLflow would make folders."""
 
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs"}
 _NOISY_LOGGERS = (
@@ -221,7 +225,7 @@ def failures_in_one_line(doing: str, uri: str) -> Generator[None]:
     except scratch.ScratchFull as error:
         raise StoreFull(str(error)) from error
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        folder = _path_of(uri).parent if uri.startswith("sqlite:") else None
+        folder = _path_of(uri).parent if uri.startswith("sqlite") else None
         if _found_no_room(error, folder):  # said once, whatever was being done
             if folder is not None and scratch.is_why(folder):
                 raise StoreFull(scratch.in_words()) from error
@@ -283,8 +287,9 @@ def check_database(root: Path) -> Database:
     """
     path = file_of(root)
     _require_permission(path)
-    _require_revision(path, _inspect(path, write_ahead=False))
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+    address = address_to_look(path)
+    _require_revision(path, _inspect(path, write_ahead=False, address=address))
+    with closing(sqlite3.connect(address, timeout=BUSY_SECONDS, uri=True)) as connection:
         journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
     return Database(path, journal, _on_network(path))
 
@@ -295,7 +300,7 @@ def mlflow_command(client: MlflowClient, arguments: str) -> str:
     A server that MLFLOW_TRACKING_URI names there needs no naming, and its password no printing.
     """
     uri = client.tracking_uri
-    here = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if uri.startswith("sqlite:") else ""
+    here = f"MLFLOW_TRACKING_URI={shlex.quote(_sqlite_uri(_path_of(uri)))} " if uri.startswith("sqlite") else ""
     return f"{here}mlflow {arguments}"
 
 
@@ -353,7 +358,7 @@ def _sqlite_uri(path: Path) -> str:
 
 
 def _path_of(uri: str) -> Path:
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    path = uri.removeprefix("sqlite:///").removeprefix(READ_ONLY).partition("?")[0]
     return Path(unquote(path.removeprefix("file:")) if path.startswith("file:") else path).absolute()
 
 
@@ -396,7 +401,7 @@ def _open_read_only(path: Path) -> MlflowClient:
 
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{address}&uri=true"
+    uri = f"{READ_ONLY}{address}&uri=true"
     with failures_in_one_line("opening the tracking store", uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 

@@ -171,8 +171,8 @@ def test_a_damaged_database_is_refused_with_the_way_out(root, empty_store):
     content[100:108] = b"\xff" * 8  # the first page's tree
     path.write_bytes(content)
     said = refusal(root)
-    assert re.search(r"is damaged \(.*malformed.*\); if you have a backup of this file, put that where it is; ", said)
-    assert "else move the file away, together with those of its name that end in -wal and -shm" in said
+    assert re.search(r"is damaged \(.*malformed.*\); move the file away, together with those of its name ", said)
+    assert "then put a backup of it in its place if you have one, and run the study again" in said
     assert path.read_bytes() == content
 
 
