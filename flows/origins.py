@@ -49,9 +49,10 @@ def check_code(tags: Mapping[str, str]) -> None:
             f" compute it afresh with --repeat, {ANYWAY}."
         )
     if codes and own_code.digest() not in codes:
+        by = next(iter(codes)) or "that nobody recorded"
         raise StudyError(
-            f"the run's stages were computed by code {next(iter(codes))}, though the run ended with the code that is"
-            f" here, {own_code.digest()}; compute it afresh with --repeat, {ANYWAY}."
+            f"the run's stages were computed by code {by}, though the run ended with the code that is here,"
+            f" {own_code.digest()}; compute it afresh with --repeat, {ANYWAY}."
         )
 
 

@@ -105,6 +105,9 @@ def machine_bytes() -> int:
     return min(found)
 
 
+_peaks: list[int] = []
+
+
 def peak_bytes() -> int | None:
     """The most memory that this process has held at once since it began (its resident set); None on Windows.
 
@@ -114,8 +117,11 @@ def peak_bytes() -> int | None:
         True
     """
     try:
-        # What getrusage says on Linux reaches back to the process that started this one.
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", STATUS.read_text())[0]) * 1024
+        # What getrusage says on Linux reaches back to the process that started this one. Threads count some pages for
+        # themselves for a while, so that a later answer of the kernel's can be a little lower.
+        _peaks.append(int(re.findall(r"VmHWM:\s*(\d+) kB", STATUS.read_text())[0]) * 1024)
+        _peaks[:] = [max(_peaks)]
+        return _peaks[0]
     except (OSError, IndexError):
         pass
     try:

@@ -128,3 +128,5 @@ def test_what_no_code_makes_again_is_not_reproduced(lab: Lab, mixed: Study) -> N
     tags = run.data.tags | {"layerwise.stage_code": json.dumps({OLDER: 4})}
     with pytest.raises(StudyError, match=f"the run's stages were computed by code {OLDER}, though the run ended with"):
         origins.check_code(tags)
+    with pytest.raises(StudyError, match="the run's stages were computed by code that nobody recorded, though the run"):
+        origins.check_code(tags | {"layerwise.stage_code": json.dumps({"": 4})})
